@@ -1,0 +1,1 @@
+"""What must hold while things break: one file per promise, and the oracle that judges."""

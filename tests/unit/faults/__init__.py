@@ -1,0 +1,1 @@
+"""The checkers are tested too: a judge that cannot find a fault proves nothing."""

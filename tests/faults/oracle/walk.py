@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-
 MAX_ITEMS = 10_000
 # One value and the offset behind it.
 Read = Callable[[bytes, int], tuple[Any, int]]

@@ -17,15 +17,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from jgo.maven import Artifact, MavenContext
+import httpx
+from jgo.maven import MavenContext
 
 POSTGRES_VERSION: Final = "18.6"
 KAFKA_VERSION: Final = "4.1.2"
+REGISTRY: Final = "io.apicurio:apicurio-registry-app"
 REGISTRY_VERSION: Final = "3.3.3"
 REGISTRY_SHA256: Final = "8bc6751c76d963734224b01d5e7f84ccb3cb61c87d3bd77c36c35f10a5cbed63"
 JARS_FILE: Final = Path(__file__).with_name("kafka_jars.txt")
 CACHE_VARIABLE: Final = "VIEWKEEPER_CACHE_DIR"
 DOWNLOADS_AT_ONCE: Final = 8
+DOWNLOAD_TIMEOUT_S: Final = 30.0  # without a byte
 
 Say = Callable[[str], None]
 
@@ -119,44 +122,55 @@ def _pins() -> list[tuple[str, str]]:
 
 
 def _download_jars(pins: list[tuple[str, str]], folder: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=folder) as repository:
-        context = MavenContext(repo_cache=Path(repository))
+    def fetch(pin: tuple[str, str]) -> None:
+        coordinate, digest = pin
+        _download(client, _repository_path(coordinate, "jar"), folder=folder, sha256=digest)
 
-        def fetch(pin: tuple[str, str]) -> None:
-            coordinate, digest = pin
-            group, name, version = coordinate.split(":")
-            jar = _download(context.project(group, name).at_version(version).artifact(), digest)
-            jar.rename(folder / jar.name)
-
-        with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
-            for _ in pool.map(fetch, pins):
-                pass
+    with _client() as client, ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
+        for _ in pool.map(fetch, pins):
+            pass
 
 
 def _download_registry(folder: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=folder) as repository:
-        context = MavenContext(repo_cache=Path(repository))
-        component = context.project("io.apicurio", "apicurio-registry-app").at_version(
-            REGISTRY_VERSION
-        )
-        archive = component.artifact(classifier="all", packaging="tar.gz")
-        with tarfile.open(_download(archive, REGISTRY_SHA256)) as tar:
-            tar.extractall(folder, filter="data")
+    path = _repository_path(f"{REGISTRY}:{REGISTRY_VERSION}", "tar.gz", classifier="-all")
+    with _client() as client:
+        archive = _download(client, path, folder=folder, sha256=REGISTRY_SHA256)
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    archive.unlink()
 
 
-def _download(artifact: Artifact, sha256: str) -> Path:
+def _repository_path(coordinate: str, packaging: str, *, classifier: str = "") -> str:
+    """Where a file lies in a Maven repository (Maven's "default layout")."""
+    group, name, version = coordinate.split(":")
+    file_name = f"{name}-{version}{classifier}.{packaging}"
+    return "/".join([*group.split("."), name, version, file_name])
+
+
+def _download(client: httpx.Client, path: str, *, folder: Path, sha256: str) -> Path:
+    """Download one file into the folder and compare it with its pin."""
+    target = folder / Path(path).name
+    found = hashlib.sha256()
     try:
-        path = Path(artifact.resolve())
-    except (OSError, RuntimeError) as error:
+        with client.stream("GET", path) as response, target.open("wb") as out:
+            response.raise_for_status()
+            for chunk in response.iter_bytes():
+                out.write(chunk)
+                found.update(chunk)
+    except httpx.HTTPError as error:
         raise PartUnavailableError(
-            f"{artifact.filename} could not be downloaded: {error}. Check the network, or point "
+            f"{target.name} could not be downloaded: {error}. Check the network, or point "
             f"{CACHE_VARIABLE} at the cache of a machine where it could."
         ) from error
-    with path.open("rb") as content:
-        found = hashlib.file_digest(content, "sha256").hexdigest()
-    if found != sha256:
+    if found.hexdigest() != sha256:
         raise PartUnavailableError(
-            f"{artifact.filename} has SHA-256 {found}, not the pinned {sha256}; not used. "
+            f"{target.name} has SHA-256 {found.hexdigest()}, not the pinned {sha256}; not used. "
             "Try again; if it stays, the source or the pin is wrong."
         )
-    return path
+    return target
+
+
+def _client() -> httpx.Client:
+    """For the Maven repository that jgo would use: its default, or the user's own settings."""
+    repository = next(iter(MavenContext().remote_repos.values()))
+    return httpx.Client(base_url=repository, follow_redirects=True, timeout=DOWNLOAD_TIMEOUT_S)

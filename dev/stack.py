@@ -81,7 +81,9 @@ class Stack:
             raise
         if self._train:
             self._training = Training(
-                kafka=kafka_program(self._say), registry=registry_program(self._say)
+                kafka=kafka_program(self._say),
+                registry=registry_program(self._say),
+                say=self._say,
             )
             self._training.start()
 

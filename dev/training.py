@@ -8,17 +8,16 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
-from dev.cache import cache_dir
+from dev.cache import Say, cache_dir
 from dev.java import JavaProgram
 from dev.kafka import KafkaCluster
-from dev.process import ServerFailedError
 from dev.registry import Registry
 
 LOWEST_PRIORITY: Final = 19
+POLL_S: Final = 0.05
 WRITE_TIMEOUT_S: Final = 180.0
 
 
@@ -33,10 +32,10 @@ class _Trainee(Protocol):
 class Training:
     """Trains in the background whatever has no archive yet. Use once: `start`, then `stop`."""
 
-    def __init__(self, *, kafka: JavaProgram, registry: JavaProgram) -> None:
+    def __init__(self, *, kafka: JavaProgram, registry: JavaProgram, say: Say) -> None:
+        self._say = say
         self._programs = (kafka, registry)
         self._stopping = threading.Event()
-        self._lock = threading.Lock()
         self._trainee: _Trainee | None = None
         self._thread = threading.Thread(target=self._run, name="training", daemon=True)
 
@@ -51,10 +50,10 @@ class Training:
     def stop(self) -> None:
         """Break off; what was not finished is left for another time."""
         self._stopping.set()
-        with self._lock:
+        while self._thread.is_alive():  # it may be just about to start what was just ended
             if self._trainee is not None:
                 self._trainee.close()
-        self._thread.join()
+            self._thread.join(POLL_S)
 
     def _run(self) -> None:
         kafka, registry = self._programs
@@ -63,28 +62,26 @@ class Training:
             (kafka, lambda: KafkaCluster(program=kafka, niceness=LOWEST_PRIORITY)),
         )
         for program, make in trainees:
-            if not program.archive.exists():
+            if not program.archive.exists() and not self._stopping.is_set():
                 self._train(program, make)
 
     def _train(self, program: JavaProgram, make: Callable[[], _Trainee]) -> None:
         staging = Path(tempfile.mkdtemp(prefix=f".{program.name}.", dir=cache_dir()))
-        with self._lock:
-            if self._stopping.is_set():
-                shutil.rmtree(staging)
-                return
-            self._trainee = trainee = make()
+        self._trainee = trainee = make()
         archive = staging / "archive"
 
         def command(*arguments: str) -> list[str]:
             return program.training_command(archive, *arguments)
 
         try:
-            # A trainee that was broken off is no failure: the archive is a convenience.
-            with suppress(ServerFailedError):
-                trainee.start(command)
-                trainee.stop(timeout_s=WRITE_TIMEOUT_S)
+            trainee.start(command)
+            trainee.stop(timeout_s=WRITE_TIMEOUT_S)
             if archive.exists() and not self._stopping.is_set():
                 archive.rename(program.archive)
+        except (OSError, RuntimeError) as error:
+            # Broken off it had to fail; and otherwise only the next start is slower.
+            if not self._stopping.is_set():
+                self._say(f"no quick start prepared for {program.name}: {error}")
         finally:
             trainee.close()
             shutil.rmtree(staging)

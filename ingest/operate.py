@@ -1,0 +1,232 @@
+"""What operators read and switch in the database: builds, positions, dead letters, pauses.
+
+Stands apart from `write.py` because none of it is part of a batch: short statements of their own,
+for the command line. It never changes a position.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import class_row
+
+from views.positions import Partition
+
+Connection = psycopg.Connection[Any]
+
+
+class UnknownThingError(Exception):
+    """What the operator named does not exist. The message says what does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Build:
+    """One build, as `ingest.builds` has it."""
+
+    number: int
+    name: str
+    state: str
+
+    @property
+    def live(self) -> bool:
+        """Whether readers are served from it."""
+        return self.state == "live"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionState:
+    """One row of a build's positions. `behind_s` is the age of `complete_as_of` by the database."""
+
+    topic: str
+    partition: int
+    next_offset: int
+    end_offset: int | None
+    behind_s: float | None
+    owner: str | None
+    owner_epoch: int
+    paused: bool
+    stopped_reason: str | None
+    applied: int
+    superseded: int
+    duplicates: int
+    tombstones: int
+    dead: int
+
+    @property
+    def place(self) -> Partition:
+        """Topic and partition."""
+        return self.topic, self.partition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterLine:
+    """A dead letter in a list: everything but its bytes."""
+
+    id: int
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+    detail: str
+    state: str
+    attempts: int
+    schema_id: int | None
+    recorded_at: datetime
+    first_seen_at: datetime
+    last_seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A dead letter whole. `headers` is a list of [name, value in base64 or null]."""
+
+    id: int
+    topic: str
+    topic_id: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[list[str | None]] | None
+    recorded_at: datetime
+    schema_id: int | None
+    reason: str
+    detail: str
+    attempts: int
+    first_seen_at: datetime
+    last_seen_at: datetime
+    state: str
+    decided_at: datetime | None
+    decided_by: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterFilter:
+    """Which dead letters; None matches all. `after_id` pages: only letters with a higher id."""
+
+    topic: str | None = None
+    partition: int | None = None
+    reason: str | None = None
+    state: str | None = None
+    after_id: int | None = None
+
+
+def builds(connection: Connection) -> list[Build]:
+    """Every build, oldest first."""
+    with connection.cursor(row_factory=class_row(Build)) as cursor:
+        return cursor.execute(
+            "SELECT number, name, state FROM ingest.builds ORDER BY number"
+        ).fetchall()
+
+
+def live_build(connection: Connection) -> Build:
+    """The build that readers are served from. UnknownThingError: there is none."""
+    for build in builds(connection):
+        if build.live:
+            return build
+    raise UnknownThingError("no build is live: run `alembic upgrade head`")
+
+
+def partitions(connection: Connection, build: Build) -> list[PartitionState]:
+    """The positions of a build, in order. A partition that no worker has seen has no row."""
+    query = sql.SQL(
+        "SELECT topic, partition, next_offset, end_offset, owner, owner_epoch, paused,"
+        " stopped_reason, applied, superseded, duplicates, tombstones, dead,"
+        " extract(epoch FROM clock_timestamp() - complete_as_of)::float8 AS behind_s"
+        " FROM {} ORDER BY topic, partition"
+    ).format(sql.Identifier(build.name, "positions"))
+    with connection.cursor(row_factory=class_row(PartitionState)) as cursor:
+        return cursor.execute(query).fetchall()
+
+
+def pause(connection: Connection, topic: str, partition: int | None = None) -> list[Partition]:
+    """Have the workers leave a topic, or one partition of it, alone. What is paused now."""
+    return _switch(connection, (topic, partition), sql.SQL("paused = true"))
+
+
+def resume(connection: Connection, topic: str, partition: int | None = None) -> list[Partition]:
+    """Let the workers go on, also where a partition was stopped for a reason. What may go on."""
+    change = sql.SQL("paused = false, stopped_reason = NULL")
+    return _switch(connection, (topic, partition), change)
+
+
+def _switch(
+    connection: Connection, place: tuple[str, int | None], change: sql.SQL
+) -> list[Partition]:
+    """Change the rows of the live build; the build's row is held so that no swap comes between."""
+    topic, partition = place
+    with connection.transaction():
+        connection.execute("SELECT FROM ingest.builds WHERE state = 'live' FOR SHARE")
+        update = sql.SQL(
+            "UPDATE {} SET {} WHERE topic = %(topic)s"
+            " AND (%(partition)s::int IS NULL OR partition = %(partition)s)"
+            " RETURNING topic, partition"
+        ).format(sql.Identifier(live_build(connection).name, "positions"), change)
+        rows = connection.execute(update, {"topic": topic, "partition": partition}).fetchall()
+    if not rows:
+        named = topic if partition is None else f"{topic}:{partition}"
+        raise UnknownThingError(
+            f"{named} has no position yet: no worker has seen it. `viewkeeper status` lists them"
+        )
+    return sorted((str(row[0]), int(row[1])) for row in rows)
+
+
+_LINE = (
+    'id, topic, partition, "offset", reason, detail, state, attempts, schema_id, recorded_at,'
+    " first_seen_at, last_seen_at"
+)
+_MATCHES = (
+    " WHERE (%(topic)s::text IS NULL OR topic = %(topic)s)"
+    " AND (%(partition)s::int IS NULL OR partition = %(partition)s)"
+    " AND (%(reason)s::text IS NULL OR reason = %(reason)s)"
+    " AND (%(state)s::text IS NULL OR state = %(state)s)"
+)
+
+
+def dead_letters(
+    connection: Connection, which: DeadLetterFilter, *, limit: int
+) -> Sequence[DeadLetterLine]:
+    """Dead letters in the order of their ids, at most `limit`."""
+    query = sql.SQL(
+        f"SELECT {_LINE} FROM ingest.dead_letters{_MATCHES}"
+        " AND (%(after_id)s::bigint IS NULL OR id > %(after_id)s) ORDER BY id LIMIT %(limit)s"
+    )
+    with connection.cursor(row_factory=class_row(DeadLetterLine)) as cursor:
+        return cursor.execute(query, _values(which) | {"limit": limit}).fetchall()
+
+
+def count_dead_letters(connection: Connection, which: DeadLetterFilter) -> dict[str, int]:
+    """How many dead letters match, by reason, on whatever page they stand."""
+    query = sql.SQL(
+        f"SELECT reason, count(*) FROM ingest.dead_letters{_MATCHES} GROUP BY reason ORDER BY 1"
+    )
+    return {str(r): int(n) for r, n in connection.execute(query, _values(which)).fetchall()}
+
+
+def dead_letter(connection: Connection, letter_id: int) -> DeadLetter:
+    """One dead letter by its id. UnknownThingError: there is none."""
+    query = (
+        'SELECT id, topic, topic_id, partition, "offset", key, value, headers, recorded_at,'
+        " schema_id, reason, detail, attempts, first_seen_at, last_seen_at, state, decided_at,"
+        " decided_by FROM ingest.dead_letters WHERE id = %s"
+    )
+    with connection.cursor(row_factory=class_row(DeadLetter)) as cursor:
+        found = cursor.execute(query, (letter_id,)).fetchone()
+    if found is None:
+        raise UnknownThingError(
+            f"there is no dead letter {letter_id}: `viewkeeper dead-letters list` names them"
+        )
+    return found
+
+
+def _values(which: DeadLetterFilter) -> dict[str, str | int | None]:
+    return {
+        "topic": which.topic,
+        "partition": which.partition,
+        "reason": which.reason,
+        "state": which.state,
+        "after_id": which.after_id,
+    }

@@ -30,7 +30,7 @@ BUILDS = Table(
     "builds",
     INGEST,
     Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("name", Text, Computed("'build_' || number::text"), nullable=False),
+    Column("name", Text, Computed("'build_' || number::text", persisted=True), nullable=False),
     Column("state", Text, nullable=False, doc="building, ready, live or previous"),
     Column(
         "change_counter",

@@ -1,0 +1,1 @@
+"""Migrations: the history of the schema, and what makes one history fit every build."""

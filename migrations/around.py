@@ -1,0 +1,173 @@
+"""What happens around the versions: views for people, rights of readers, aggregates that are new.
+
+Stands apart from the versions because it follows the catalogue of the code that runs it, while a
+version is history.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from alembic.util import CommandError
+from sqlalchemy import Connection, text
+
+from migrations.builds import builds_of, live_build
+from views import CATALOGUE
+from views.ddl import PEOPLE, fill, grant_reading, people_view
+from views.model import Aggregate, StreamView, View
+
+Columns = Mapping[str, frozenset[str]]
+"""Table -> its columns, for the tables that are there."""
+
+_COLUMNS: Final = text(
+    "SELECT c.relname, array_agg(a.attname::text) FROM pg_class c "
+    "JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped "
+    "JOIN pg_namespace n ON n.oid = c.relnamespace "
+    "WHERE n.nspname = :schema AND c.relkind = 'r' GROUP BY c.relname"
+)
+_GRANTS: Final = text(
+    "SELECT c.relname, CASE acl.grantee WHEN 0 THEN 'PUBLIC' "
+    "ELSE quote_ident(pg_get_userbyid(acl.grantee)) END, "
+    "acl.privilege_type, acl.is_grantable "
+    "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, aclexplode(c.relacl) acl "
+    "WHERE n.nspname = :schema AND c.relkind = 'v' AND acl.grantee <> c.relowner ORDER BY 1, 2, 3"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A right on a view for people that somebody gave by hand."""
+
+    view: str
+    grantee: str
+    privilege: str
+    grantable: bool
+
+    def statement(self) -> str:
+        """The right given again."""
+        option = " WITH GRANT OPTION" if self.grantable else ""
+        return f"GRANT {self.privilege} ON {PEOPLE}.{self.view} TO {self.grantee}{option}"
+
+
+def drop_people_views(connection: Connection) -> list[Grant]:
+    """Drop the views for people, so that versions can change what is below; the rights on them.
+
+    A view of somebody else that stands on one of them makes PostgreSQL refuse, by name.
+    """
+    grants = [Grant(*row) for row in connection.execute(_GRANTS, {"schema": PEOPLE})]
+    names = connection.execute(
+        text("SELECT quote_ident(viewname) FROM pg_views WHERE schemaname = :schema ORDER BY 1"),
+        {"schema": PEOPLE},
+    )
+    views = [f"{PEOPLE}.{name}" for name in names.scalars()]
+    if views:
+        connection.execute(text(f"DROP VIEW {', '.join(views)}"))
+    return grants
+
+
+def follow_catalogue(connection: Connection, grants: Iterable[Grant]) -> None:
+    """Bring what stands on the tables in line with the catalogue, in every build."""
+    for build in builds_of(connection):
+        columns = _columns(connection, build)
+        _run(
+            connection, grant_reading(build, [v.name for v in CATALOGUE.views if v.name in columns])
+        )
+        _forget_dropped(connection, build, columns)
+        _make_known(connection, build, columns)
+    live = live_build(connection)
+    if live is not None:
+        _make_people_views(connection, live, grants)
+
+
+def _make_people_views(connection: Connection, live: str, grants: Iterable[Grant]) -> None:
+    columns = _columns(connection, live)
+    made = [view for view in CATALOGUE.views if view.name in columns]
+    for view in made:
+        _run(connection, people_view(view, build=live, present=columns[view.name]))
+    names = {view.name for view in made}
+    _run(connection, [grant.statement() for grant in grants if grant.view in names])
+
+
+def _forget_dropped(connection: Connection, build: str, columns: Columns) -> None:
+    """A view whose table a version dropped is not known: it is filled if it comes back."""
+    connection.execute(
+        text(
+            "DELETE FROM ingest.build_views v USING ingest.builds b "
+            "WHERE b.number = v.number AND b.name = :build AND NOT v.view = ANY (:there)"
+        ),
+        {"build": build, "there": list(columns)},
+    )
+
+
+def _make_known(connection: Connection, build: str, columns: Columns) -> None:
+    """Fill the views that are new in a build and list them; fence whoever does not know them.
+
+    A build that a rebuild is still filling is left to it: it lists its views when they are whole.
+    """
+    state = text("SELECT state FROM ingest.builds WHERE name = :build")
+    if connection.scalar(state, {"build": build}) == "building":
+        return
+    known = _known(connection, build)
+    new = [v for v in CATALOGUE.views if v.name not in known and _is_whole(v, columns)]
+    for view in new:
+        _fill(connection, view, build)
+        connection.execute(
+            text(
+                "INSERT INTO ingest.build_views (number, view) "
+                "SELECT number, :view FROM ingest.builds WHERE name = :build"
+            ),
+            {"view": view.name, "build": build},
+        )
+    if new:
+        # A worker of an older release would go on without the new view and leave it behind.
+        connection.execute(text(f"UPDATE {build}.positions SET owner_epoch = owner_epoch + 1"))
+
+
+def _fill(connection: Connection, view: View, build: str) -> None:
+    if isinstance(view, StreamView):
+        _refuse_if_read(connection, view, build)
+    else:
+        _run(connection, [f"DELETE FROM {build}.{view.name}", fill(view, build)])
+
+
+def _refuse_if_read(connection: Connection, view: StreamView, build: str) -> None:
+    topic = view.stream.topic
+    read = connection.scalar(
+        text(f"SELECT sum(next_offset) FROM {build}.positions WHERE topic = :topic"),
+        {"topic": topic},
+    )
+    if read:
+        raise CommandError(
+            f"view {view.name!r} is new, but build {build} has read {read} offsets of topic "
+            f"{topic!r} already and would never see their events again. A new view of events goes "
+            "with a new stream, or into a build made by `viewkeeper rebuild`; drop the builds that "
+            "cannot have it. Nothing was changed."
+        )
+
+
+def _is_whole(view: View, columns: Columns) -> bool:
+    """Whether every table that a view is filled from and into is there as the catalogue has it."""
+    tables = [view.table, view.source.table] if isinstance(view, Aggregate) else [view.table]
+    return all({c.name for c in t.columns} <= columns.get(t.name, frozenset()) for t in tables)
+
+
+def _known(connection: Connection, build: str) -> set[str]:
+    rows = connection.execute(
+        text(
+            "SELECT v.view FROM ingest.build_views v JOIN ingest.builds b USING (number) "
+            "WHERE b.name = :build"
+        ),
+        {"build": build},
+    )
+    return set(rows.scalars())
+
+
+def _columns(connection: Connection, schema: str) -> Columns:
+    rows = connection.execute(_COLUMNS, {"schema": schema})
+    return {table: frozenset(columns) for table, columns in rows}
+
+
+def _run(connection: Connection, statements: Iterable[str]) -> None:
+    for statement in statements:
+        # Without parameters the driver leaves every % of the text alone.
+        connection.execution_options(no_parameters=True).exec_driver_sql(statement)

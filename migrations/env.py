@@ -1,0 +1,116 @@
+"""Alembic's entry: one run is one transaction, on every build.
+
+Stands apart because alembic executes this file by itself, for every command. See README.md here.
+"""
+
+from logging.config import fileConfig
+
+from alembic import context
+from alembic.util import CommandError
+from pydantic import SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import URL, Connection, create_engine, make_url, text
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import NullPool
+
+from migrations.around import drop_people_views, follow_catalogue
+from migrations.builds import FIRST_BUILD, builds_of, live_build, models, write_for_all_builds
+from migrations.turn import hold_writers, telling_who_waits, wait_for_turn
+
+VERSIONS = "public.alembic_version"
+CONNECT_TIMEOUT_S = 10
+
+
+class Settings(BaseSettings):
+    """Which database to migrate, as its owner."""
+
+    model_config = SettingsConfigDict(env_prefix="VIEWKEEPER_", env_file=".env", extra="ignore")
+
+    database_url: SecretStr
+
+
+def database_url() -> URL:
+    """The address from `config.attributes` of a caller in Python, else from the settings."""
+    given = context.config.attributes.get("database_url")
+    try:
+        url = make_url(given or Settings.model_validate({}).database_url.get_secret_value())
+    except ValidationError:
+        raise CommandError(
+            "VIEWKEEPER_DATABASE_URL is not set: the owner's address, postgresql://…"
+        ) from None
+    except ArgumentError:
+        raise CommandError("VIEWKEEPER_DATABASE_URL is not an address: postgresql://…") from None
+    if url.get_backend_name() not in ("postgresql", "postgres"):
+        raise CommandError("VIEWKEEPER_DATABASE_URL must begin with postgresql://")
+    return url.set(drivername="postgresql+psycopg")
+
+
+def seconds(name: str, default: float) -> float:
+    """A waiting time from `-x name=seconds`."""
+    given = context.get_x_argument(as_dictionary=True).get(name, default)
+    try:
+        return float(given)
+    except ValueError:
+        raise CommandError(f"-x {name}={given}: a number of seconds is expected") from None
+
+
+def main() -> None:
+    """Migrate, or only look (`current`, `check`, `revision --autogenerate`)."""
+    if context.config.cmd_opts is not None and context.config.config_file_name is not None:
+        fileConfig(context.config.config_file_name, disable_existing_loggers=False)
+    if context.is_offline_mode():
+        raise CommandError("no SQL without a database: only it knows which builds exist")
+    arguments = {"application_name": "viewkeeper migrate", "connect_timeout": CONNECT_TIMEOUT_S}
+    engine = create_engine(database_url(), poolclass=NullPool, connect_args=arguments)
+    with engine.begin() as connection:
+        if moves():
+            migrate(connection)
+        else:
+            configure(connection)
+            context.run_migrations()
+
+
+def moves() -> bool:
+    """Whether the command goes to another version."""
+    try:
+        context.get_revision_argument()
+    except KeyError:
+        return False
+    return True
+
+
+def migrate(connection: Connection) -> None:
+    """Run the versions and what goes around them, with every writer of the builds kept out."""
+    lock_timeout_s = seconds("lock_timeout_s", 5)
+    wait_for_turn(connection, wait_s=seconds("wait_s", 60))
+    with telling_who_waits(lock_timeout_s=lock_timeout_s):
+        hold_writers(connection, builds_of(connection), lock_timeout_s=lock_timeout_s)
+        grants = drop_people_views(connection)
+        configure(connection)
+        context.run_migrations()
+        follow_catalogue(connection, grants)
+        forget_history_of_nothing(connection)
+
+
+def configure(connection: Connection) -> None:
+    """What alembic compares, and how it writes versions."""
+    build = live_build(connection) or FIRST_BUILD
+    context.configure(
+        connection=connection,
+        target_metadata=models(build),
+        version_table_schema="public",
+        include_schemas=True,
+        include_name=lambda name, kind, _: kind != "schema" or name in ("ingest", build),
+        compare_type=True,
+        compare_server_default=True,
+        process_revision_directives=write_for_all_builds,
+    )
+
+
+def forget_history_of_nothing(connection: Connection) -> None:
+    """After a downgrade to nothing, alembic's own table goes too."""
+    if not connection.scalar(text(f"SELECT count(*) FROM {VERSIONS}")):
+        connection.execute(text(f"DROP TABLE {VERSIONS}"))
+
+
+main()

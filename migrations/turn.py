@@ -1,0 +1,72 @@
+"""Whose turn it is: one migration at a time, and none that makes everybody wait.
+
+Stands apart because each lock here has an order that keeps a migration and a running worker from
+waiting for each other.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from alembic.util import CommandError
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+# Any number, as long as nothing else in the database takes the same one.
+MIGRATION_LOCK: Final = 8_526_488_214_001
+_LOCK_NOT_AVAILABLE: Final = "55P03"
+_DEADLOCK: Final = "40P01"
+
+
+def wait_for_turn(connection: Connection, *, wait_s: float) -> None:
+    """Hold the migration lock until the transaction ends. CommandError: not had within `wait_s`."""
+    _set_lock_timeout(connection, wait_s)
+    try:
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+    except DBAPIError as error:
+        if _sqlstate(error) != _LOCK_NOT_AVAILABLE:
+            raise
+        raise CommandError(
+            f"another migration of this database is still running after {wait_s:g} s; "
+            "wait for it to end (-x wait_s=SECONDS waits longer). Nothing was changed."
+        ) from error
+
+
+def hold_writers(connection: Connection, builds: list[str], *, lock_timeout_s: float) -> None:
+    """Keep every writer of the builds out until the transaction ends; readers go on.
+
+    Workers lock their positions before anything else and redrives their build's row before that,
+    so whoever is in the middle ends first and the rest have not locked anything yet.
+    """
+    _set_lock_timeout(connection, lock_timeout_s)
+    if not builds:
+        return
+    connection.execute(text("LOCK TABLE ingest.builds IN EXCLUSIVE MODE"))
+    for build in builds:
+        connection.execute(text(f"LOCK TABLE {build}.positions IN SHARE ROW EXCLUSIVE MODE"))
+
+
+@contextmanager
+def telling_who_waits(*, lock_timeout_s: float) -> Iterator[None]:
+    """Turn a lock that was not had into a sentence for the operator."""
+    try:
+        yield
+    except DBAPIError as error:
+        if _sqlstate(error) not in (_LOCK_NOT_AVAILABLE, _DEADLOCK):
+            raise
+        raise CommandError(
+            f"a lock was not had within {lock_timeout_s:g} s: {error.orig}".rstrip()
+            + "\nSomething else uses that table for long (pg_stat_activity shows what). Try again "
+            "when it has ended, or wait longer with -x lock_timeout_s=SECONDS. "
+            "Nothing was changed."
+        ) from error
+
+
+def _set_lock_timeout(connection: Connection, seconds: float) -> None:
+    # Advisory locks keep to it too.
+    limit = f"{max(1, round(seconds * 1000))}ms"
+    connection.execute(text("SELECT set_config('lock_timeout', :limit, true)"), {"limit": limit})
+
+
+def _sqlstate(error: DBAPIError) -> str | None:
+    return getattr(error.orig, "sqlstate", None)

@@ -1,0 +1,107 @@
+"""The SQL that makes a build and what stands on it: pure text, nothing executed.
+
+Stands apart because two rooms need it: migrations for every build that exists, a rebuild for the
+one that it makes. Both give the same tables, names and rights.
+"""
+
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from sqlalchemy import MetaData, Table, insert, select
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.sql import ClauseElement
+
+from views.model import BUILD, Aggregate, View
+from views.positions import TABLE as POSITIONS
+from views.sums import sums
+
+READER: Final = "viewkeeper_reader"
+"""The role that may read and nothing else. Logins of the API and of people are members of it."""
+PEOPLE: Final = "views"
+"""The schema of the SQL views for people."""
+_DIALECT: Final = postgresql.dialect(  # type: ignore[no-untyped-call]
+    paramstyle="named"  # the others double every % in the text
+)
+
+
+def build_name(number: int) -> str:
+    """The schema of a build, for ever: `build_1` is never renamed."""
+    return f"build_{number}"
+
+
+def tables_of(build: str) -> MetaData:
+    """The tables of a build, in its schema, with the names that the convention gives."""
+    placed = MetaData(naming_convention=BUILD.naming_convention)
+    for table in BUILD.sorted_tables:
+        table.to_metadata(placed, schema=build)
+    return placed
+
+
+def table_of(view: View, build: str) -> Table:
+    """A view's table in a build."""
+    return view.table.to_metadata(MetaData(), schema=build)
+
+
+def create_schema(build: str) -> list[str]:
+    """The empty schema of a build, and the right to look into it."""
+    return [f"CREATE SCHEMA {build}", f"GRANT USAGE ON SCHEMA {build} TO {READER}"]
+
+
+def create_tables(build: str) -> list[str]:
+    """Every table of a build, with its primary key."""
+    return [
+        str(CreateTable(table).compile(dialect=_DIALECT)).strip()
+        for table in tables_of(build).sorted_tables
+    ]
+
+
+def create_indexes(build: str) -> list[str]:
+    """Every other index of a build: a rebuild makes them after the bulk of its load."""
+    return [
+        str(CreateIndex(index).compile(dialect=_DIALECT))
+        for table in tables_of(build).sorted_tables
+        for index in sorted(table.indexes, key=lambda index: str(index.name))
+    ]
+
+
+def grant_reading(build: str, names: Iterable[str]) -> list[str]:
+    """What a reader may see of a build: the named views and the positions."""
+    tables = ", ".join(f"{build}.{name}" for name in (*names, POSITIONS.name))
+    return [
+        f"GRANT USAGE ON SCHEMA {build} TO {READER}",
+        f"GRANT SELECT ON {tables} TO {READER}",
+    ]
+
+
+def people_view(view: View, *, build: str, present: Collection[str] | None = None) -> list[str]:
+    """The SQL view for people on a view of the live build, hidden rows and their mark left out.
+
+    It is simple, so PostgreSQL lets its owner update through it, and asks for the *caller's*
+    rights on the table below, so row-level security holds. `present`: the columns that are there,
+    where a table may be older than the catalogue.
+    """
+    names = [column.name for column in view.table.columns if column.name != "visible"]
+    shown = [name for name in names if present is None or name in present]
+    quote = _DIALECT.identifier_preparer.quote
+    where = " WHERE visible" if "visible" in view.table.columns else ""
+    return [
+        f"CREATE OR REPLACE VIEW {PEOPLE}.{view.name} WITH (security_invoker = true) AS "
+        f"SELECT {', '.join(map(quote, shown))} FROM {build}.{view.name}{where}",
+        f"GRANT SELECT ON {PEOPLE}.{view.name} TO {READER}",
+    ]
+
+
+def fill(aggregate: Aggregate, build: str) -> str:
+    """Every group of an aggregate from all rows of its source, into its empty table."""
+    target, source = table_of(aggregate, build), table_of(aggregate.source, build)
+    totals = sums(aggregate, source).subquery("total")
+    columns = [totals.c[column.name] for column in target.columns]
+    groups = select(*columns).where(totals.c[aggregate.members] != 0)
+    return text_of(insert(target).from_select([c.name for c in target.columns], groups))
+
+
+def text_of(statement: ClauseElement) -> str:
+    """A statement as text with its values in it. To be executed without parameters."""
+    compiled = statement.compile(dialect=_DIALECT, compile_kwargs={"literal_binds": True})
+    return str(compiled)

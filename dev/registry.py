@@ -144,7 +144,8 @@ class Registry:
     def _storage_settings(self) -> dict[str, str]:
         storage = self._storage
         if storage is None:
-            url = f"jdbc:h2:file:{self.home / 'schemas'};DB_CLOSE_ON_EXIT=FALSE"
+            # H2 writes half a second after a commit unless told not to: a kill would lose schemas.
+            url = f"jdbc:h2:file:{self.home / 'schemas'};WRITE_DELAY=0"
             return _sql_settings("h2", url, user="sa", password="sa")
         url = f"jdbc:postgresql://{storage.host}:{storage.port}/{storage.dbname}"
         return _sql_settings("postgresql", url, user=storage.user, password=storage.password)

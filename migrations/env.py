@@ -9,8 +9,8 @@ from alembic import context
 from alembic.util import CommandError
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy import URL, Connection, create_engine, make_url, text
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
+from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from migrations.around import drop_people_views, follow_catalogue
@@ -62,12 +62,20 @@ def main() -> None:
         raise CommandError("no SQL without a database: only it knows which builds exist")
     arguments = {"application_name": "viewkeeper migrate", "connect_timeout": CONNECT_TIMEOUT_S}
     engine = create_engine(database_url(), poolclass=NullPool, connect_args=arguments)
-    with engine.begin() as connection:
+    with connected(engine) as connection, connection.begin():
         if moves():
             migrate(connection)
         else:
             configure(connection)
             context.run_migrations()
+
+
+def connected(engine: Engine) -> Connection:
+    """A connection; CommandError: the database is not reached, or does not let us in."""
+    try:
+        return engine.connect()
+    except OperationalError as error:
+        raise CommandError(f"the database of VIEWKEEPER_DATABASE_URL: {error.orig}") from error
 
 
 def moves() -> bool:

@@ -1,0 +1,8 @@
+"""The fixtures that every test may ask for; each lives in `tests/fixtures/`."""
+
+pytest_plugins = (
+    "tests.fixtures.servers",
+    "tests.fixtures.databases",
+    "tests.fixtures.topics",
+    "tests.fixtures.registries",
+)

@@ -1,4 +1,7 @@
-"""`python -m tests.faults.oracle`: judge a build by the log. Exit 0 equal, 1 different."""
+"""`python -m tests.faults.oracle`: judge a build by the log.
+
+Exit 0 where they are equal, 1 where they differ, 2 where it cannot be told.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ import sys
 import time
 
 from tests.faults.oracle.compare import check_invariants, differences, hold
+from tests.faults.oracle.crosscheck import DisagreementError
 from tests.faults.oracle.fold import expect
-from tests.faults.oracle.log import Registry, read_log
+from tests.faults.oracle.log import LogReadError, Registry, read_log
 
 _SHOWN = 20
 
@@ -51,4 +55,8 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (LogReadError, DisagreementError) as error:
+        print(f"cannot tell: {error}")
+        sys.exit(2)

@@ -273,14 +273,17 @@ def _same_reason(one: str, other: str) -> bool:
 
 
 _SETTLED = """
-SELECT o.order_id FROM {orders} o LEFT JOIN LATERAL (
-    SELECT coalesce(sum(p.amount), 0) AS paid, coalesce(sum(p.refunded_amount), 0) AS refunded
-    FROM {payments} p
-    WHERE p.order_id = o.order_id AND p.currency = o.currency
-      AND p.status IN ('CAPTURED', 'REFUNDED')
-) s ON true
-WHERE o.paid <> s.paid OR o.refunded <> s.refunded
-   OR o.payment_count <> (SELECT count(*) FROM {payments} p WHERE p.order_id = o.order_id)
+WITH settled AS (
+    SELECT order_id, currency, sum(amount) AS paid, sum(refunded_amount) AS refunded
+    FROM {payments} WHERE status IN ('CAPTURED', 'REFUNDED') GROUP BY order_id, currency
+), counted AS (
+    SELECT order_id, count(*) AS payments FROM {payments} GROUP BY order_id
+)
+SELECT o.order_id FROM {orders} o
+LEFT JOIN settled s ON s.order_id = o.order_id AND s.currency = o.currency
+LEFT JOIN counted c ON c.order_id = o.order_id
+WHERE o.paid <> coalesce(s.paid, 0) OR o.refunded <> coalesce(s.refunded, 0)
+   OR o.payment_count <> coalesce(c.payments, 0)
 """
 _ORDER_SUMS = """
 SELECT currency, count(*) AS order_count,

@@ -119,7 +119,10 @@ def _refuse_gaps(marks: Mapping[tuple[str, int], tuple[int, int]], pinned: Posit
         if end > high:
             raise LogReadError(f"{at[0]}/{at[1]}: asked up to {end}, the log ends at {high}")
         if low > 0:
-            raise LogReadError(f"{at[0]}/{at[1]}: the log begins at {low}; a fold needs offset 0")
+            raise LogReadError(
+                f"{at[0]}/{at[1]}: the log begins at {low}; a fold needs offset 0 "
+                "(was the topic made with unlimited retention?)"
+            )
 
 
 def _read(consumer: Consumer, ends: dict[tuple[str, int], int]) -> list[Record]:

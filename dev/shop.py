@@ -119,6 +119,8 @@ class Shop:
         self._prefix = prefix
         self._open_orders = open_orders
         self._shares = shares or Shares()
+        self.begun = 0
+        """How many orders have begun to be told."""
 
     def __iter__(self) -> Iterator[Record]:
         """Records without end."""
@@ -154,6 +156,7 @@ class Shop:
 
     def _story(self, number: int) -> _Story:
         """One order from the basket to the door, and what happens on the way."""
+        self.begun += 1
         self._now_at += timedelta(seconds=self._rng.randrange(1, 4))
         story = _Story(f"{self._prefix}order-{number:06d}")
         first = self._basket(story.order_id)

@@ -1,0 +1,98 @@
+"""How a command fails: which errors are expected, what is said, and the exit code.
+
+Stands apart so that no command catches anything by itself. 0 done; 1 the thing asked for failed or
+found a difference; 2 wrong usage or settings. An error that is not listed here is a bug and shows
+its traceback.
+"""
+
+from typing import Any
+
+import psycopg
+import typer
+from confluent_kafka import KafkaException
+from pydantic import ValidationError
+from pydantic_settings.exceptions import SettingsError
+from typer.core import TyperGroup
+
+from cli.misuse import CommandError, UsageError
+from cli.terminal import complain
+from dev.feed import NotDeliveredError
+from ingest.errors import RefusedError, TransientError
+from ingest.operate import UnknownThingError
+from schemas.contracts import ContractError
+from schemas.encode import EncodeError
+from schemas.registry import RegistryError
+from views.positions import BadPositionError
+
+FAILED, MISUSED = 1, 2
+
+
+_SENTENCES = (
+    CommandError,
+    ContractError,
+    EncodeError,
+    NotDeliveredError,
+    RefusedError,
+    RegistryError,
+    TransientError,
+    UnknownThingError,
+)
+_WRONG_USE = (BadPositionError, UsageError)
+
+
+class Commands(TyperGroup):
+    """The group at the top: turns expected errors into a sentence and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. typer.Exit carries the code."""
+        try:
+            return super().invoke(ctx)
+        except ValidationError as error:
+            complain("The settings are not usable:\n" + "\n".join(settings_problems(error)))
+            raise typer.Exit(MISUSED) from None
+        except SettingsError as error:
+            complain(f"The settings are not usable: {error}")
+            raise typer.Exit(MISUSED) from None
+        except _WRONG_USE as error:
+            complain(str(error))
+            raise typer.Exit(MISUSED) from None
+        except _SENTENCES as error:
+            complain(str(error))
+            raise typer.Exit(FAILED) from None
+        except psycopg.Error as error:
+            complain(_of_database(error))
+            raise typer.Exit(FAILED) from None
+        except KafkaException as error:
+            complain(f"Kafka refused: {error.args[0].str()}")
+            raise typer.Exit(FAILED) from None
+
+
+def settings_problems(error: ValidationError) -> list[str]:
+    """One line per setting, by its name in the environment; never the value that was given."""
+    return sorted(f"  {_name(problem['loc'])}{_reason(problem)}" for problem in error.errors())
+
+
+def _name(place: tuple[int | str, ...]) -> str:
+    return f"VIEWKEEPER_{str(place[0]).upper()}: " if place else ""
+
+
+def _reason(problem: Any) -> str:
+    """pydantic's message for a pattern is a pattern, which helps nobody; none names the value."""
+    match problem["type"]:
+        case "missing":
+            return "is not set"
+        case "string_pattern_mismatch" if "http" in problem["ctx"]["pattern"]:
+            return "must begin with http:// or https://"
+        case _:
+            return str(problem["msg"]).removeprefix("Value error, ")
+
+
+def _of_database(error: psycopg.Error) -> str:
+    """The server's own words. A missing schema means that nobody has migrated yet."""
+    if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName):
+        return (
+            f"The database has no tables of viewkeeper yet: run `alembic upgrade head`. ({error})"
+        )
+    if isinstance(error, psycopg.OperationalError):
+        return f"The database cannot be used: {error}".rstrip()
+    return f"The database refused: {error}".rstrip()

@@ -1,0 +1,9 @@
+"""The two errors that commands raise by themselves; `failures.py` says what becomes of them."""
+
+
+class CommandError(Exception):
+    """The thing asked for failed. The message is for the person at the terminal. Exit code 1."""
+
+
+class UsageError(Exception):
+    """The command was given something that it cannot mean. Exit code 2."""

@@ -1,0 +1,52 @@
+"""`viewkeeper dev`: embedded servers in the background, for development and for trying things."""
+
+from typing import Annotated
+
+import typer
+
+from cli.misuse import CommandError
+from cli.terminal import OUT, answer, say
+from dev import background
+
+app = typer.Typer(no_args_is_help=True, help="PostgreSQL, Kafka and a registry without Docker.")
+
+
+@app.command()
+def up(
+    brokers: Annotated[int, typer.Option(min=1, max=3, help="Kafka brokers: 1 or 3.")] = 1,
+) -> None:
+    """Start the servers in the background; at once if they are up."""
+    try:
+        running = background.up(brokers=brokers, say=say)
+    except background.NotUpError as error:
+        raise CommandError(str(error)) from error
+    answer(f'up (pid {running.pid}); point any tool at them with: eval "$(viewkeeper dev env)"')
+
+
+@app.command()
+def down() -> None:
+    """Stop the servers and remove their data."""
+    try:
+        stopped = background.down()
+    except background.NotUpError as error:
+        raise CommandError(str(error)) from error
+    answer("down" if stopped else "nothing was up")
+
+
+@app.command()
+def status() -> None:
+    """Say whether the servers are up. Exit code 1: they are not."""
+    running = background.status()
+    if running is None:
+        raise CommandError("down")
+    answer(f"up (pid {running.pid}), {running.brokers} broker(s)")
+
+
+@app.command()
+def env() -> None:
+    """Print the settings of the servers that are up, for `eval` in a shell."""
+    try:
+        lines = background.env()
+    except background.NotUpError as error:
+        raise CommandError(str(error)) from error
+    OUT.print(lines, end="", markup=False, soft_wrap=True)

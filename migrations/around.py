@@ -10,8 +10,10 @@ from typing import Final
 
 from alembic.util import CommandError
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
 from migrations.builds import builds_of, live_build
+from migrations.turn import sqlstate
 from views import CATALOGUE
 from views.ddl import PEOPLE, fill, grant_reading, people_view
 from views.model import Aggregate, StreamView, View
@@ -19,6 +21,7 @@ from views.model import Aggregate, StreamView, View
 Columns = Mapping[str, frozenset[str]]
 """Table -> its columns, for the tables that are there."""
 
+_STILL_USED: Final = "2BP01"
 _COLUMNS: Final = text(
     "SELECT c.relname, array_agg(a.attname::text) FROM pg_class c "
     "JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped "
@@ -52,7 +55,7 @@ class Grant:
 def drop_people_views(connection: Connection) -> list[Grant]:
     """Drop the views for people, so that versions can change what is below; the rights on them.
 
-    A view of somebody else that stands on one of them makes PostgreSQL refuse, by name.
+    CommandError: something of somebody else stands on one of them.
     """
     grants = [Grant(*row) for row in connection.execute(_GRANTS, {"schema": PEOPLE})]
     names = connection.execute(
@@ -61,8 +64,20 @@ def drop_people_views(connection: Connection) -> list[Grant]:
     )
     views = [f"{PEOPLE}.{name}" for name in names.scalars()]
     if views:
-        connection.execute(text(f"DROP VIEW {', '.join(views)}"))
+        _drop_views(connection, views)
     return grants
+
+
+def _drop_views(connection: Connection, views: list[str]) -> None:
+    try:
+        connection.execute(text(f"DROP VIEW {', '.join(views)}"))
+    except DBAPIError as error:
+        if sqlstate(error) != _STILL_USED:
+            raise
+        raise CommandError(
+            f"{error.orig}\nDrop what stands on the views in schema {PEOPLE!r} before the "
+            "migration and make it again after it. Nothing was changed."
+        ) from error
 
 
 def follow_catalogue(connection: Connection, grants: Iterable[Grant]) -> None:

@@ -46,8 +46,9 @@ def database_url() -> URL:
 
 
 def seconds(name: str, default: float) -> float:
-    """A waiting time from `-x name=seconds`."""
-    given = context.get_x_argument(as_dictionary=True).get(name, default)
+    """A waiting time from `-x name=seconds`, or from `config.attributes` of a caller in Python."""
+    preset = context.config.attributes.get(name, default)
+    given = context.get_x_argument(as_dictionary=True).get(name, preset)
     try:
         return float(given)
     except ValueError:
@@ -93,11 +94,18 @@ def migrate(connection: Connection) -> None:
     wait_for_turn(connection, wait_s=seconds("wait_s", 60))
     with telling_who_waits(lock_timeout_s=lock_timeout_s):
         hold_writers(connection, builds_of(connection), lock_timeout_s=lock_timeout_s)
-        grants = drop_people_views(connection)
         configure(connection)
+        grants = drop_people_views(connection) if versions_to_run() else []
         context.run_migrations()
         follow_catalogue(connection, grants)
         forget_history_of_nothing(connection)
+
+
+def versions_to_run() -> bool:
+    """Whether the database is at another version than the one asked for."""
+    asked = context.get_revision_argument()
+    wanted = {asked} if isinstance(asked, str) else set(asked or ())
+    return set(context.get_context().get_current_heads()) != wanted
 
 
 def configure(connection: Connection) -> None:

@@ -24,7 +24,7 @@ def wait_for_turn(connection: Connection, *, wait_s: float) -> None:
     try:
         connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
     except DBAPIError as error:
-        if _sqlstate(error) != _LOCK_NOT_AVAILABLE:
+        if sqlstate(error) != _LOCK_NOT_AVAILABLE:
             raise
         raise CommandError(
             f"another migration of this database is still running after {wait_s:g} s; "
@@ -52,7 +52,7 @@ def telling_who_waits(*, lock_timeout_s: float) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        if _sqlstate(error) not in (_LOCK_NOT_AVAILABLE, _DEADLOCK):
+        if sqlstate(error) not in (_LOCK_NOT_AVAILABLE, _DEADLOCK):
             raise
         raise CommandError(
             f"a lock was not had within {lock_timeout_s:g} s: {error.orig}".rstrip()
@@ -68,5 +68,6 @@ def _set_lock_timeout(connection: Connection, seconds: float) -> None:
     connection.execute(text("SELECT set_config('lock_timeout', :limit, true)"), {"limit": limit})
 
 
-def _sqlstate(error: DBAPIError) -> str | None:
+def sqlstate(error: DBAPIError) -> str | None:
+    """PostgreSQL's code for what went wrong."""
     return getattr(error.orig, "sqlstate", None)

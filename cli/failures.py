@@ -83,6 +83,8 @@ def _reason(problem: Any) -> str:
             return "is not set"
         case "string_pattern_mismatch" if "http" in problem["ctx"]["pattern"]:
             return "must begin with http:// or https://"
+        case "string_too_short":
+            return "is empty"
         case _:
             return str(problem["msg"]).removeprefix("Value error, ")
 

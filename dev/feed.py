@@ -54,6 +54,8 @@ class Feed:
         self._producer = Producer(
             {
                 "linger.ms": 5,
+                # Errors only: what heals by itself is no news, and what does not is raised.
+                "log_level": "3",
                 "queue.buffering.max.messages": 100_000,
                 **options,
                 "acks": "all",

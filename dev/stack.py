@@ -36,6 +36,19 @@ class WantedPorts:
     registry: int | None = None
 
 
+def nothing_more() -> None:
+    """For a server after which nothing is to be done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class After:
+    """What to do as soon as a server answers: migrate, create topics, register contracts."""
+
+    postgres: Callable[[], None] = nothing_more
+    kafka: Callable[[], None] = nothing_more
+    registry: Callable[[], None] = nothing_more
+
+
 class Stack:
     """All three servers, empty, with the database `viewkeeper` and its two logins.
 
@@ -66,14 +79,18 @@ class Stack:
         self._training: Training | None = None
         self._tell_moved_ports(ports)
 
-    def start(self) -> None:
-        """Start all three side by side; if one fails, the others are stopped again."""
+    def start(self, *, after: After | None = None) -> None:
+        """Start all three side by side; if one fails, the others are stopped again.
+
+        What `after` names runs as soon as its server answers, beside those that still start.
+        """
+        after = after or After()
         try:
             in_parallel(
                 [
-                    lambda: self._timed("PostgreSQL", self._start_postgres),
-                    lambda: self._timed("Kafka", self.kafka.start),
-                    lambda: self._timed("schema registry", self.registry.start),
+                    lambda: self._timed("PostgreSQL", self._start_postgres, after.postgres),
+                    lambda: self._timed("Kafka", self.kafka.start, after.kafka),
+                    lambda: self._timed("schema registry", self.registry.start, after.registry),
                 ]
             )
         except BaseException:
@@ -132,10 +149,11 @@ class Stack:
         self.postgres.create_database(DATABASE, owner=OWNER)
         create_api_login(self.database_url, password=self._api_password)
 
-    def _timed(self, name: str, start: Callable[[], None]) -> None:
+    def _timed(self, name: str, start: Callable[[], None], after: Callable[[], None]) -> None:
         began_at = time.monotonic()
         start()
         self._say(f"{name} is ready ({time.monotonic() - began_at:.1f} s)")
+        after()
 
     def _tell_moved_ports(self, wanted: WantedPorts) -> None:
         got = (

@@ -55,8 +55,8 @@ def telling_who_waits(*, lock_timeout_s: float) -> Iterator[None]:
         if sqlstate(error) not in (_LOCK_NOT_AVAILABLE, _DEADLOCK):
             raise
         raise CommandError(
-            f"a lock was not had within {lock_timeout_s:g} s: {error.orig}".rstrip()
-            + "\nSomething else uses that table for long (pg_stat_activity shows what). Try again "
+            f"a lock was not had within {lock_timeout_s:g} s by {_shortened(error.statement)}\n"
+            "Something else uses that table for long (pg_stat_activity shows what). Try again "
             "when it has ended, or wait longer with -x lock_timeout_s=SECONDS. "
             "Nothing was changed."
         ) from error
@@ -66,6 +66,10 @@ def _set_lock_timeout(connection: Connection, seconds: float) -> None:
     # Advisory locks keep to it too.
     limit = f"{max(1, round(seconds * 1000))}ms"
     connection.execute(text("SELECT set_config('lock_timeout', :limit, true)"), {"limit": limit})
+
+
+def _shortened(statement: str | None) -> str:
+    return " ".join((statement or "a statement").split())[:160]
 
 
 def sqlstate(error: DBAPIError) -> str | None:

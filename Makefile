@@ -1,0 +1,70 @@
+# What one does here. `make` alone lists it.
+.SILENT:
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check fmt bench proof migration schema lock clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+PEERS := .venv/.peers
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# Output is for the reader: with ARGS more goes to the program behind, as in
+# `make test ARGS="-k fence"`.
+ARGS ?=
+
+help: ## this list
+	awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' \
+		$(firstword $(MAKEFILE_LIST))
+
+setup: $(READY) ## the environment, from requirements.lock
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit( \
+		"viewkeeper needs Python 3.11 or newer, this is " + sys.version.split()[0] + \
+		": make setup PYTHON=python3.12")'
+	echo "setting up .venv (once for each requirements.lock)"
+	$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
+	$(PIP) install --require-hashes --no-compile -r requirements.lock
+	$(PIP) install --no-compile --no-deps --no-build-isolation -e .
+	touch $@
+
+$(PEERS): $(READY)
+	echo "installing the peers to measure against (once)"
+	$(PIP) install --no-compile --no-build-isolation -e '.[bench]'
+	touch $@
+
+demo: $(READY) ## everything at work on this machine; SECONDS=30 stops by itself
+	exec $(BIN)/viewkeeper demo $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
+
+test: $(READY) ## all tests, on real servers
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY) ## format, lint, types, import contracts
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: $(READY) ## format, and fix what lint can fix
+	$(BIN)/ruff check --quiet --fix .
+	$(BIN)/ruff format --quiet .
+
+bench: $(PEERS) ## measure against others; FULL=1 takes all of them
+	FULL=$(FULL) $(BIN)/python -m bench $(ARGS)
+
+proof: $(READY) ## the long runs, by hand
+	$(BIN)/python -m pytest -m proof --timeout 0 $(ARGS)
+
+migration: $(READY) ## a new migration from what changed in views/: M="add product sales"
+	$(if $(M),,echo 'make migration M="what it does"' >&2; exit 2)
+	$(BIN)/alembic revision --autogenerate -m "$(M)"
+
+schema: $(READY) ## api/schema.graphql from the code
+	$(BIN)/python -m api.schema > api/schema.graphql
+
+lock: ## requirements.lock from pyproject.toml (needs uv)
+	uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url \
+		--python-version 3.11 --extra servers --extra dev pyproject.toml -o requirements.lock
+
+clean: ## remove the environment and the caches
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,4 +1,4 @@
-"""The view `daily_sales`: per UTC day and currency, what the visible orders placed then add up to."""
+"""The view `daily_sales`: per UTC day and currency, what the orders placed that day add up to."""
 
 from typing import Any
 

@@ -8,7 +8,6 @@ a view by name.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-
 from typing import Any
 
 from sqlalchemy import (
@@ -35,11 +34,14 @@ BUILD = MetaData(
         "ix": "%(table_name)s_%(column_0_N_name)s_idx",
         "uq": "%(table_name)s_%(column_0_N_name)s_key",
         "ck": "%(table_name)s_%(constraint_name)s_check",
+        "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
     }
 )
 
 Key = Text(collation="C")
 """Text that rows are named, ordered and paged by: one order everywhere, whatever the locale."""
+CURRENCY = {"currency": True}
+"""`Column.info` of a currency: three capital letters, or the record is a dead letter."""
 Timestamp = TIMESTAMP(timezone=True)
 Money = Numeric(18, 4)
 """One amount, as an event carries it."""

@@ -25,6 +25,7 @@ from sqlalchemy import (
 from views import payments
 from views.model import (
     BUILD,
+    CURRENCY,
     Key,
     Money,
     MoneySum,
@@ -62,7 +63,7 @@ TABLE = Table(
     Column("event_id", Text, doc="Id of the event that made this row."),
     Column("status", Key, doc="Where the order stands."),
     Column("customer_id", Key, doc="Customer who placed the order."),
-    Column("currency", Text, doc="Currency of the order, ISO 4217."),
+    Column("currency", Text, info=CURRENCY, doc="Currency of the order, ISO 4217."),
     Column("amount", Money, doc="Price of the whole order before its discount."),
     Column("discount", Money, doc="What is taken off the amount, if anything."),
     Column("items", JSON, doc="What was ordered, as a list of sku, quantity and unit_price."),

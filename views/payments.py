@@ -2,7 +2,7 @@
 
 from sqlalchemy import BigInteger, Column, Index, Table, Text
 
-from views.model import BUILD, Key, Money, Stream, StreamView, Timestamp, source_columns
+from views.model import BUILD, CURRENCY, Key, Money, Stream, StreamView, Timestamp, source_columns
 
 STREAM = Stream(topic="payments", contract="payments.avsc", key_field="order_id")
 
@@ -14,7 +14,9 @@ TABLE = Table(
     Column("version", BigInteger, nullable=False, doc="Version of the payment, 1 or more."),
     Column("event_id", Text, nullable=False, doc="Id of the event that made this row."),
     Column("status", Key, nullable=False, doc="Where the payment stands."),
-    Column("currency", Text, nullable=False, doc="Currency of the payment, ISO 4217."),
+    Column(
+        "currency", Text, info=CURRENCY, nullable=False, doc="Currency of the payment, ISO 4217."
+    ),
     Column("amount", Money, nullable=False, doc="Amount of the payment."),
     Column("refunded_amount", Money, nullable=False, doc="How much of it was paid back."),
     Column("method", Text, nullable=False, doc="How it was paid, as the producer names it."),

@@ -1,0 +1,254 @@
+"""The only user of the Kafka consumer: join the group, read from given offsets, let go.
+
+Where to read from is never asked of Kafka: a partition is started at the offset that its position
+row names. Group offsets are committed for lag tools only and never read back.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from ingest import watermarks
+from ingest.claim import BrokerView
+from ingest.errors import RefusedError, TransientError
+from ingest.records import Record
+from views.model import Catalogue
+from views.positions import Partition
+
+_log = structlog.get_logger(__name__)
+
+_NOT_A_MEMBER = {
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.FENCED_INSTANCE_ID,
+    KafkaError._NO_OFFSET,
+    KafkaError._ASSIGNMENT_LOST,
+    KafkaError._STATE,
+}
+_CANNOT_READ_ON = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
+
+Partitions = Collection[Partition]
+
+
+class Log:
+    """The topics of the catalogue, read as a member of a consumer group.
+
+    The three callbacks run inside `poll` and `close`: `assigned` names new partitions, which read
+    nothing until `start`; after `revoked` and `lost` return they are no longer read. `must_stop`
+    is told of partitions that can't be read on from where they are.
+    """
+
+    def __init__(
+        self,
+        options: Mapping[str, str],
+        admin_options: Mapping[str, str],
+        topics: Iterable[str],
+    ) -> None:
+
+        self._consumer = Consumer({**options, **_callbacks(_say)})
+        self._admin = AdminClient({**admin_options, **_callbacks(_ignore)})
+        self._topics = tuple(topics)
+        self._started: set[Partition] = set()
+        self.assigned: Callable[[Partitions], None] = _ignore
+        self.revoked: Callable[[Partitions], None] = _ignore
+        self.lost: Callable[[Partitions], None] = _ignore
+        self.must_stop: Callable[[Partition], None] = _ignore
+
+    def join(self) -> None:
+        """Become a member of the group."""
+        self._consumer.subscribe(
+            list(self._topics),
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_lost,
+        )
+
+    def poll(self, limit: int, timeout_s: float) -> list[Record]:
+        """Records as soon as there are some, at most `limit`; none after `timeout_s`."""
+        first = self._consumer.poll(timeout_s)
+        if first is None:
+            return []
+        messages = [first, *self._consumer.consume(limit - 1, 0)] if limit > 1 else [first]
+        return [record for message in messages if (record := self._record(message)) is not None]
+
+    def _record(self, message: Message) -> Record | None:
+        error = message.error()
+        if error is not None:
+            self._problem(message, error)
+            return None
+        topic, partition, offset = message.topic(), message.partition(), message.offset()
+        assert topic is not None
+        assert partition is not None
+        assert offset is not None
+        epoch = message.leader_epoch()
+        return Record(
+            topic,
+            partition,
+            offset,
+            message.key(),
+            message.value(),
+            tuple(_headers(message.headers())),
+            message.timestamp()[1],
+            -1 if epoch is None else epoch,
+        )
+
+    def _problem(self, message: Message, error: KafkaError) -> None:
+        topic, partition = message.topic(), message.partition()
+        _log.warning("kafka reports a problem", topic=topic, partition=partition, error=error.str())
+        if error.code() in _CANNOT_READ_ON and topic is not None and partition is not None:
+            self.must_stop((topic, partition))
+
+    def start(self, offsets: Mapping[Partition, int]) -> None:
+        """Read these partitions from these offsets."""
+        self.drop([p for p in offsets if p in self._started])
+        self._consumer.incremental_assign(
+            [TopicPartition(t, p, offset) for (t, p), offset in sorted(offsets.items())]
+        )
+        self._started |= offsets.keys()
+
+    def drop(self, partitions: Iterable[Partition]) -> None:
+        """Stop reading these partitions and forget what was fetched of them."""
+        going = sorted(set(partitions) & self._started)
+        if going:
+            self._consumer.incremental_unassign([TopicPartition(t, p) for t, p in going])
+            self._started -= set(going)
+
+    def pause(self, partitions: Iterable[Partition]) -> None:
+        """Hold these partitions back; polling goes on, so the membership stays."""
+        held = [TopicPartition(t, p) for t, p in sorted(set(partitions) & self._started)]
+        if held:
+            self._consumer.pause(held)
+
+    def resume(self, partitions: Iterable[Partition]) -> None:
+        """Read on where `pause` stopped."""
+        held = [TopicPartition(t, p) for t, p in sorted(set(partitions) & self._started)]
+        if held:
+            self._consumer.resume(held)
+
+    def positions(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """The next offset of each partition, behind control and aborted records that were passed.
+
+        Partitions that have not read anything yet are left out.
+        """
+        asked = [TopicPartition(t, p) for t, p in sorted(set(partitions) & self._started)]
+        if not asked:
+            return {}
+        found = self._consumer.position(asked)
+        return {(tp.topic, tp.partition): tp.offset for tp in found if tp.offset >= 0}
+
+    def commit_async(self, offsets: Mapping[Partition, int]) -> None:
+        """Tell the group where we are, for lag tools; nothing rests on it."""
+        try:
+            self._consumer.commit(offsets=_positions(offsets), asynchronous=True)
+        except KafkaException as error:
+            _log.info("group offsets not committed", error=str(error))
+
+    def confirm_member(self, offsets: Mapping[Partition, int]) -> bool:
+        """Whether the coordinator still knows us: it refuses a commit of an old generation.
+
+        TransientError: it can't be asked, or a rebalance is under way.
+        """
+        if not offsets:
+            return True
+        try:
+            self._consumer.commit(offsets=_positions(offsets), asynchronous=False)
+        except KafkaException as error:
+            reason = error.args[0]
+            if reason.code() in _NOT_A_MEMBER:
+                return False
+            raise TransientError(f"the group can't be asked: {reason.str()}") from error
+        return True
+
+    def describe(
+        self, partitions: Iterable[Partition], timeout_s: float
+    ) -> dict[Partition, BrokerView]:
+        """What the broker says of partitions. TransientError: it can't be asked, or lacks one."""
+        wanted = sorted(set(partitions))
+        cluster = watermarks.cluster_id(self._admin, timeout_s)
+        topics = watermarks.topic_ids(self._admin, {topic for topic, _ in wanted}, timeout_s)
+        missing = sorted({topic for topic, _ in wanted} - topics.keys())
+        if missing:
+            raise TransientError(f"topic {', '.join(missing)} does not exist on the broker")
+        low = watermarks.low_watermarks(self._admin, wanted, timeout_s)
+        high = watermarks.high_watermarks(self._admin, wanted, timeout_s)
+        return {
+            p: BrokerView(cluster_id=cluster, topic_id=topics[p[0]].id, low=low[p], high=high[p])
+            for p in wanted
+        }
+
+    def all_partitions(self, timeout_s: float) -> tuple[Partition, ...]:
+        """Every partition of the catalogue's topics that exist."""
+        found = watermarks.topic_ids(self._admin, self._topics, timeout_s)
+        return tuple(
+            (topic, number) for topic, info in found.items() for number in range(info.partitions)
+        )
+
+    def ends(self, partitions: Iterable[Partition], timeout_s: float) -> dict[Partition, int]:
+        """High watermarks, asked for now. TransientError: the broker can't be asked."""
+        return watermarks.high_watermarks(self._admin, partitions, timeout_s)
+
+    def refuse_compacted(self, catalogue: Catalogue, timeout_s: float) -> None:
+        """RefusedError where a topic is compacted whose key does not identify its events."""
+        for stream in catalogue.streams:
+            if stream.compactable:
+                continue
+            policy = watermarks.topic_config(self._admin, stream.topic, timeout_s).get(
+                "cleanup.policy"
+            )
+            if "compact" in (policy or ""):
+                raise RefusedError(
+                    f"topic {stream.topic} has cleanup.policy={policy}: several of its events"
+                    " share a key, and compaction keeps only the last of them. Set"
+                    " cleanup.policy=delete and retention.ms=-1; what compaction has removed"
+                    ' already is gone (docs/operating.md, "Compacted topic").'
+                )
+
+    def close(self) -> None:
+        """Leave the group. The callbacks run once more."""
+        self._consumer.close()
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        # Nothing is read until the position rows were read; to assign nothing is an answer too.
+        consumer.incremental_assign([])
+        self.assigned(_names(partitions))
+
+    def _on_revoke(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self.revoked(_names(partitions))
+        self._let_go(partitions)
+
+    def _on_lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self.lost(_names(partitions))
+        self._let_go(partitions)
+
+    def _let_go(self, partitions: list[TopicPartition]) -> None:
+        going = set(_names(partitions)) & self._started
+        self._consumer.incremental_unassign([TopicPartition(t, p) for t, p in sorted(going)])
+        self._started -= going
+
+
+def _headers(given: Any) -> Iterable[tuple[str, bytes | None]]:
+    """Header values as bytes; the client's types also allow texts, which a broker never gives."""
+    return given or ()
+
+
+def _names(partitions: Iterable[TopicPartition]) -> list[Partition]:
+    return [(tp.topic, tp.partition) for tp in partitions]
+
+
+def _positions(offsets: Mapping[Partition, int]) -> list[TopicPartition]:
+    return [TopicPartition(t, p, offset) for (t, p), offset in sorted(offsets.items())]
+
+
+def _callbacks(on_error: Callable[[KafkaError], None]) -> dict[str, Any]:
+    return {"error_cb": on_error}
+
+
+def _ignore(_value: Any) -> None:
+    """Nobody has asked to be told."""
+
+
+def _say(error: KafkaError) -> None:
+    _log.warning("kafka client reports a problem", error=error.str(), fatal=error.fatal())

@@ -1,0 +1,492 @@
+"""The only user of the Avro reader: records in, events (or what is wrong with them) out.
+
+Values are framed as the Confluent wire format says: magic byte 0, schema id in 4 bytes big-endian,
+Avro body. The bodies of one schema are read many at a time, which halves the cost of an event; a
+random guard behind each body shows that every byte of each was consumed. What the quick reader
+stumbles over is narrowed down by halving and then read strictly, alone.
+
+Source of the framing:
+https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/
+"""
+
+import io
+import json
+import os
+import re
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import fastavro
+
+from ingest.errors import DeadRecordError, Fault, Reason, RefusedError, TransientError
+from ingest.form import MAX_KEY_BYTES, EventForm, form_of
+from ingest.records import Dead, Event, Item, Record, Removal
+from ingest.walk import Walk, compile_walk, end_of_body
+from schemas.avro import (
+    fingerprint,
+    logical_conflicts,
+    without_logical_types,
+    zero_width_items,
+)
+from schemas.registry import RegisteredSchema, RegistryUnavailableError, UnknownSchemaError
+from views.model import StreamView, Tombstone
+
+HEADER_BYTES = 5
+_MAX_JOINED = 256
+_MAX_JOINED_BYTES = 256_000
+_GUARD_BYTES = 8
+_LONG_RUN = re.compile(rb"[\x80-\xff]{10}")
+"""Ten bytes that each continue a number: it may be overlong, which the quick reader accepts."""
+
+ATTEMPTS = 3
+PAUSE_S = 0.1
+UNKNOWN_GRACE_S = 2.0
+UNKNOWN_KEPT_S = 60.0
+_GRACE_STEP_S = 0.2
+
+
+class SchemaSource(Protocol):
+    """Where writer schemas come from: the registry's client."""
+
+    def schema_by_id(self, schema_id: int) -> RegisteredSchema:
+        """The schema of an id. UnknownSchemaError, RegistryUnavailableError."""
+        ...
+
+
+class FingerprintKeeper(Protocol):
+    """Where the fingerprint of each schema id is pinned for ever."""
+
+    def pin(self, schema_id: int, fingerprint: str) -> str:
+        """Keep the fingerprint of an id unless one is kept; answer the one that is kept."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reader:
+    """How bodies of one writer schema are read into events of one stream."""
+
+    schema_id: int
+    form: EventForm
+    walk: Walk
+    alone: Callable[[bytes], Any]
+    joined: Callable[[bytes], Any] | None
+    unlisted: Callable[[Any], bool]
+
+
+class Decoder:
+    """Decodes the records of all streams. Not for several threads at once.
+
+    `stop` interrupts its pauses. `on_unlisted(topic)` is told of every enum symbol that was not in
+    our contract and became the default.
+    """
+
+    def __init__(
+        self,
+        views: Iterable[StreamView],
+        contracts: Mapping[str, Mapping[str, Any]],
+        *,
+        registry: SchemaSource,
+        fingerprints: FingerprintKeeper,
+        stop: threading.Event,
+        on_unlisted: Callable[[str], None] = lambda _topic: None,
+    ) -> None:
+        self._forms = {
+            view.stream.topic: form_of(view, contracts[view.stream.contract]) for view in views
+        }
+        self._registry = registry
+        self._fingerprints = fingerprints
+        self._stop = stop
+        self._on_unlisted = on_unlisted
+        self._schemas: dict[int, Any] = {}
+        self._readers: dict[tuple[str, int], _Reader | Fault] = {}
+        self._unknown_until: dict[int, float] = {}
+
+    @property
+    def forms(self) -> Mapping[str, EventForm]:
+        """Per topic, how its events become rows."""
+        return self._forms
+
+    def decode(self, records: Sequence[Record]) -> list[Item]:
+        """Decode records, in their order: the first of three attempts.
+
+        TransientError: the registry can't tell what an id means. RefusedError: an id means another
+        schema than before.
+        """
+        items: list[Item | None] = [None] * len(records)
+        framed: dict[tuple[str, int], list[int]] = {}
+        for at, record in enumerate(records):
+            item = self._without_body(record)
+            if item is not None:
+                items[at] = item
+            else:
+                framed.setdefault((record.topic, _schema_id(record)), []).append(at)
+        self._learn({schema_id for _topic, schema_id in framed})
+        self._read_all(records, framed, items, attempt=1)
+        return [item for item in items if item is not None]
+
+    def decode_again(self, items: list[Item], *, afresh: bool) -> bool:
+        """Another attempt at the dead of a batch that another schema might cure, in place.
+
+        With `afresh` their schemas are fetched anew, which makes the second attempt another one;
+        the third is made after PAUSE_S. True while something is left to cure. Errors as `decode`.
+        """
+        suspects: dict[tuple[str, int], list[int]] = {}
+        for at, item in enumerate(items):
+            if isinstance(item, Dead) and item.fault.reason in _CURABLE and _has_id(item.record):
+                suspects.setdefault((item.record.topic, _schema_id(item.record)), []).append(at)
+        if not suspects:
+            return False
+        if afresh:
+            self._learn({schema_id for _topic, schema_id in suspects}, afresh=True)
+        records = [item.record for item in items]
+        found: list[Item | None] = list(items)
+        attempt = 2 if afresh else ATTEMPTS
+        self._read_all(records, suspects, found, attempt=attempt)
+        items[:] = [item for item in found if item is not None]
+        return any(isinstance(items[at], Dead) for places in suspects.values() for at in places)
+
+    def _without_body(self, record: Record) -> Item | None:
+        """What can be told without an Avro body: bad keys, null values, bad framing."""
+        fault = _key_fault(record.key)
+        value = record.value
+        if fault is None and value is None:
+            assert record.key is not None
+            if self._forms[record.topic].view.stream.tombstone is Tombstone.HIDES:
+                return Removal(record, record.key.decode())
+            fault = Fault(
+                Reason.NULL_VALUE, f"a null value on {record.topic}, whose key names no row"
+            )
+        elif fault is None and value is not None:
+            fault = _framing_fault(value)
+        return None if fault is None else Dead(record, fault, None, 1)
+
+    def _learn(self, schema_ids: set[int], *, afresh: bool = False) -> None:
+        """Get the writer schemas of these ids; the ids of a batch share one grace."""
+        now = time.monotonic()
+        wanted = {
+            i
+            for i in schema_ids
+            if (afresh or i not in self._schemas) and self._unknown_until.get(i, 0) <= now
+        }
+        give_up_at = now + UNKNOWN_GRACE_S
+        while wanted:
+            wanted = {schema_id for schema_id in wanted if not self._fetch(schema_id)}
+            if not wanted:
+                return
+            if time.monotonic() >= give_up_at or self._stop.wait(_GRACE_STEP_S):
+                kept_until = time.monotonic() + UNKNOWN_KEPT_S
+                self._unknown_until.update(dict.fromkeys(wanted, kept_until))
+                return
+
+    def _fetch(self, schema_id: int) -> bool:
+        try:
+            found = self._registry.schema_by_id(schema_id)
+        except UnknownSchemaError:
+            # An id that was known stays known: the schema of an id never changes.
+            return schema_id in self._schemas
+        except RegistryUnavailableError as error:
+            if schema_id in self._schemas:
+                return True
+            raise TransientError(f"schema {schema_id} can't be fetched: {error}") from error
+        self._keep(schema_id, found)
+        return True
+
+    def _keep(self, schema_id: int, found: RegisteredSchema) -> None:
+        if found.kind != "AVRO":
+            self._schemas[schema_id] = Fault(
+                Reason.INCOMPATIBLE_SCHEMA, f"schema {schema_id} is {found.kind}, not Avro"
+            )
+            return
+        try:
+            mark = fingerprint(found.text)
+        except ValueError as error:
+            raise TransientError(f"schema {schema_id}: the registry gave no JSON") from error
+        pinned = self._fingerprints.pin(schema_id, mark)
+        if pinned != mark:
+            raise RefusedError(
+                f"schema id {schema_id} means another schema than before (fingerprint {mark[:12]},"
+                f" was {pinned[:12]}). Ids are for ever: check VIEWKEEPER_SCHEMA_REGISTRY_URL, or"
+                " restore the registry from its backup; events can't be told apart otherwise."
+            )
+        schema = json.loads(found.text)
+        if self._schemas.get(schema_id) != schema:
+            self._schemas[schema_id] = schema
+            for topic in self._forms:
+                self._readers.pop((topic, schema_id), None)
+
+    def _reader(self, topic: str, schema_id: int) -> _Reader | Fault:
+        known = self._readers.get((topic, schema_id))
+        if known is not None:
+            return known
+        schema = self._schemas.get(schema_id)
+        if schema is None:
+            return Fault(Reason.UNKNOWN_SCHEMA, f"the registry has no schema {schema_id}")
+        made = (
+            schema
+            if isinstance(schema, Fault)
+            else _make_reader(schema_id, schema, self._forms[topic])
+        )
+        self._readers[topic, schema_id] = made
+        return made
+
+    def _read_all(
+        self,
+        records: Sequence[Record],
+        framed: Mapping[tuple[str, int], list[int]],
+        items: list[Item | None],
+        *,
+        attempt: int,
+    ) -> None:
+        for (topic, schema_id), places in framed.items():
+            reader = self._reader(topic, schema_id)
+            if isinstance(reader, Fault):
+                for at in places:
+                    items[at] = Dead(records[at], reader, schema_id, attempt)
+                continue
+            for at, item in _read(reader, records, places, attempt, self._on_unlisted):
+                items[at] = item
+
+
+_CURABLE = {
+    Reason.TRUNCATED,
+    Reason.TRAILING_BYTES,
+    Reason.MALFORMED,
+    Reason.OVER_LIMIT,
+    Reason.UNKNOWN_SCHEMA,
+    Reason.INCOMPATIBLE_SCHEMA,
+}
+"""Faults that another schema would cure. The others are in the event itself."""
+
+
+def _has_id(record: Record) -> bool:
+    return record.value is not None and len(record.value) >= HEADER_BYTES
+
+
+def _schema_id(record: Record) -> int:
+    assert record.value is not None
+    return int(struct.unpack_from(">I", record.value, 1)[0])
+
+
+def _key_fault(key: bytes | None) -> Fault | None:
+    if key is None:
+        return Fault(Reason.NULL_KEY, "the record has no key")
+    try:
+        text = key.decode()
+    except UnicodeDecodeError:
+        return Fault(Reason.KEY_NOT_UTF8, f"key {key[:40]!r} is not UTF-8")
+    if len(key) > MAX_KEY_BYTES:
+        return Fault(Reason.KEY_TOO_LONG, f"the key is longer than {MAX_KEY_BYTES} bytes")
+    if "\0" in text:
+        return Fault(Reason.NUL_IN_TEXT, "the key holds a NUL character")
+    return None
+
+
+def _framing_fault(value: bytes) -> Fault | None:
+    if not value:
+        return Fault(Reason.EMPTY, "the value is empty: no magic byte, no schema id", 0)
+    if value[0] != 0:
+        return Fault(Reason.BAD_MAGIC, f"magic byte is {value[0]}, must be 0", 0)
+    if len(value) < HEADER_BYTES:
+        return Fault(Reason.TRUNCATED, "the value ends in the middle of its schema id", len(value))
+    return None
+
+
+def _make_reader(schema_id: int, writer: Any, form: EventForm) -> _Reader | Fault:
+    """The reader of a writer schema, or why its events can't become events of this stream."""
+    conflicts = logical_conflicts(writer, dict(form.schema))
+    if conflicts:
+        return Fault(Reason.INCOMPATIBLE_SCHEMA, f"schema {schema_id}: {'; '.join(conflicts)}")
+    try:
+        plain = without_logical_types(writer)
+        ours = without_logical_types(dict(form.schema))
+        lenient, defaults = _with_unlisted_symbol(ours)
+        resolve = None if plain == ours else lenient
+        alone, joined = _alone_reader(plain, resolve), _joined_reader(plain, resolve)
+        walk = compile_walk(plain)
+        hostile = zero_width_items(plain)
+    except Exception as error:  # noqa: BLE001 - whatever a foreign schema breaks, it is the schema
+        return Fault(
+            Reason.INCOMPATIBLE_SCHEMA, f"schema {schema_id} can't be read as ours: {error}"
+        )
+    return _Reader(
+        schema_id=schema_id,
+        form=form,
+        walk=walk,
+        alone=alone,
+        joined=None if hostile else joined,
+        unlisted=_never if resolve is None else _unlisted_finder(defaults),
+    )
+
+
+_UNLISTED = "VIEWKEEPER_UNLISTED_SYMBOL"
+
+
+def _with_unlisted_symbol(schema: Any) -> tuple[Any, dict[str, str]]:
+    """Our schema, with a symbol of its own as the default of each top-level enum field.
+
+    So a writer's symbol that we don't know can be told from one that it wrote as UNKNOWN.
+    """
+    defaults: dict[str, str] = {}
+    fields = []
+    for field in schema["fields"]:
+        kind = field["type"]
+        if isinstance(kind, dict) and kind["type"] == "enum" and "default" in kind:
+            defaults[field["name"]] = kind["default"]
+            kind = {**kind, "symbols": [*kind["symbols"], _UNLISTED], "default": _UNLISTED}
+        fields.append({**field, "type": kind})
+    return {**schema, "fields": fields}, defaults
+
+
+def _never(_values: Any) -> bool:
+    return False
+
+
+def _unlisted_finder(defaults: Mapping[str, str]) -> Callable[[Any], bool]:
+    def found(values: Any) -> bool:
+        any_found = False
+        for name, default in defaults.items():
+            if values[name] == _UNLISTED:
+                values[name] = default
+                any_found = True
+        return any_found
+
+    return found
+
+
+def _parsed(schema: Any) -> Any:
+    return fastavro.parse_schema(schema, named_schemas={}, _force=True)
+
+
+def _alone_reader(writer: Any, reader: Any) -> Callable[[bytes], Any]:
+    ours, theirs = _parsed(writer), None if reader is None else _parsed(reader)
+
+    def read(body: bytes) -> Any:
+        source = io.BytesIO(body)
+        value = fastavro.schemaless_reader(source, ours, theirs)
+        if source.tell() != len(body):
+            raise ValueError(f"{len(body) - source.tell()} bytes follow the event")
+        return value
+
+    return read
+
+
+def _framed(schema: Any) -> Any:
+    guard = {"type": "fixed", "name": "Guard", "size": _GUARD_BYTES}
+    fields = [{"name": "body", "type": schema}, {"name": "guard", "type": guard}]
+    item = {
+        "type": "record",
+        "name": "Framed",
+        "namespace": "viewkeeper.framing",
+        "fields": fields,
+    }
+    return {"type": "array", "items": item}
+
+
+def _joined_reader(writer: Any, reader: Any) -> Callable[[bytes], Any]:
+    ours = _parsed(_framed(writer))
+    theirs = None if reader is None else _parsed(_framed(reader))
+    return lambda bodies: fastavro.schemaless_reader(io.BytesIO(bodies), ours, theirs)
+
+
+def _read(
+    reader: _Reader,
+    records: Sequence[Record],
+    places: Sequence[int],
+    attempt: int,
+    on_unlisted: Callable[[str], None],
+) -> Iterable[tuple[int, Item]]:
+    for chunk in _chunks(records, places) if reader.joined else [places]:
+        for at, values in _values(reader, records, chunk):
+            record = records[at]
+            if isinstance(values, Fault):
+                yield at, Dead(record, values, reader.schema_id, attempt)
+                continue
+            if reader.unlisted(values):
+                on_unlisted(record.topic)
+            yield at, _event(reader, record, values, attempt)
+
+
+def _event(reader: _Reader, record: Record, values: Any, attempt: int) -> Item:
+    assert record.key is not None
+    key = record.key.decode()
+    try:
+        row = reader.form.row(values)
+        reader.form.check(row, key)
+    except DeadRecordError as error:
+        return Dead(record, error.fault, reader.schema_id, attempt)
+    return Event(record, row, reader.schema_id)
+
+
+def _chunks(records: Sequence[Record], places: Sequence[int]) -> Iterable[Sequence[int]]:
+    chunk: list[int] = []
+    size = 0
+    for at in places:
+        chunk.append(at)
+        size += len(records[at].value or b"")
+        if len(chunk) >= _MAX_JOINED or size >= _MAX_JOINED_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _values(
+    reader: _Reader, records: Sequence[Record], places: Sequence[int]
+) -> Iterable[tuple[int, Any]]:
+    """(place, decoded values or Fault) of each record; halves what can't be read in one go."""
+    if reader.joined is None or len(places) == 1:
+        for at in places:
+            yield at, _value_alone(reader, records[at])
+        return
+    bodies = [(records[at].value or b"")[HEADER_BYTES:] for at in places]
+    values = _values_joined(reader.joined, bodies)
+    if values is None:
+        middle = len(places) // 2
+        yield from _values(reader, records, places[:middle])
+        yield from _values(reader, records, places[middle:])
+        return
+    for at, body, value in zip(places, bodies, values, strict=True):
+        if _LONG_RUN.search(body):
+            yield at, _value_alone(reader, records[at])
+        else:
+            yield at, value
+
+
+def _values_joined(joined: Callable[[bytes], Any], bodies: Sequence[bytes]) -> list[Any] | None:
+    """The values of all bodies, or None where one of them does not end where it should."""
+    guard = os.urandom(_GUARD_BYTES)
+    source = b"".join((_long(len(bodies)), guard.join(bodies), guard, b"\0"))
+    try:
+        found = joined(source)
+    except Exception:  # noqa: BLE001 - the strict reader tells what it was, record by record
+        return None
+    if len(found) != len(bodies) or any(item["guard"] != guard for item in found):
+        return None
+    return [item["body"] for item in found]
+
+
+def _value_alone(reader: _Reader, record: Record) -> Any:
+    body = (record.value or b"")[HEADER_BYTES:]
+    try:
+        end_of_body(reader.walk, body, header_bytes=HEADER_BYTES)
+        return reader.alone(body)
+    except DeadRecordError as error:
+        return error.fault
+    except Exception as error:  # noqa: BLE001 - the walk found nothing, so it is the resolution
+        return Fault(
+            Reason.INCOMPATIBLE_SCHEMA, f"schema {reader.schema_id} can't be read as ours: {error}"
+        )
+
+
+def _long(value: int) -> bytes:
+    """A count as Avro writes it: zigzag, seven bits a byte."""
+    zigzag, out = value << 1, bytearray()
+    while zigzag > 0x7F:
+        out.append(zigzag & 0x7F | 0x80)
+        zigzag >>= 7
+    out.append(zigzag)
+    return bytes(out)

@@ -1,0 +1,199 @@
+"""Pure: a batch collapsed to one change per key, and what each of its records counts as.
+
+Each event is classified in the order read as if it had come alone, against the row as the events
+before it left it: lower version, superseded; equal version and content, duplicate; equal version
+and other content, a conflict, the first one stays; higher, applied. So rows, counters and dead
+letters are the same wherever a batch is cut.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from ingest.errors import Fault, Reason
+from ingest.records import Dead, Event, Item, Record, Removal
+from views.positions import Partition
+
+Key = tuple[Any, ...]
+COUNTERS = ("applied", "superseded", "duplicates", "tombstones", "dead")
+_APPLIED, _SUPERSEDED, _DUPLICATE, _TOMBSTONE, _DEAD = range(len(COUNTERS))
+
+
+class Stored(NamedTuple):
+    """A row as the database holds it: its version, and its event columns in staged form."""
+
+    version: int
+    row: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """How far a batch moves one partition: from the offset it was left at to the next to read."""
+
+    start: int
+    end: int
+    last_event_ms: int | None = None
+    leader_epoch: int | None = None
+    complete_as_of: Any = None
+
+
+@dataclass(slots=True)
+class Changes:
+    """The events of one view in a batch, by key, in the order read.
+
+    `key_width` columns of a row are its key, the next one its version.
+    """
+
+    key_width: int
+    events: dict[Key, list[Event]] = field(default_factory=dict)
+
+    def lowest_version(self, key: Key) -> int:
+        """The lowest version among the events of a key."""
+        return min(int(event.row[self.key_width]) for event in self.events[key])
+
+    def winner(self, key: Key) -> Event:
+        """The event that the row becomes: the first of the highest version."""
+        events = self.events[key]
+        if len(events) == 1:
+            return events[0]
+        at = self.key_width
+        return max(events, key=lambda event: event.row[at])  # max keeps the first of equals
+
+
+@dataclass(slots=True)
+class Folded:
+    """A batch, ready to be written: changes per view, removals, dead letters, counters."""
+
+    advances: dict[Partition, Advance]
+    changes: dict[str, Changes]
+    removals: dict[tuple[str, str, int], Record]
+    dead: list[Dead]
+    counters: dict[Partition, list[int]]
+
+    @property
+    def moves_rows(self) -> bool:
+        """Whether anything but positions is to be written."""
+        return bool(self.dead or self.removals or any(c.events for c in self.changes.values()))
+
+
+def fold(
+    items: Iterable[Item],
+    *,
+    advances: Mapping[Partition, Advance],
+    views: Mapping[str, tuple[str, int]],
+) -> Folded:
+    """Collapse decoded items, in the order read.
+
+    `views` gives, per topic, the view's name and how many columns its key has. Counters assume
+    that each key's row is older than the batch; `reclassify` corrects them for the few that are
+    not, once the rows are locked.
+    """
+    folded = Folded(
+        advances=dict(advances),
+        changes={name: Changes(width) for name, width in views.values()},
+        removals={},
+        dead=[],
+        counters={partition: [0] * len(COUNTERS) for partition in advances},
+    )
+    of_topic = {topic: folded.changes[name] for topic, (name, _width) in views.items()}
+    repeated: dict[tuple[str, Key], Changes] = {}
+    for item in items:
+        record = item.record
+        counts = folded.counters[record.topic, record.partition]
+        if isinstance(item, Event):
+            changes = of_topic[record.topic]
+            key = item.row[: changes.key_width]
+            known = changes.events.get(key)
+            if known is None:
+                changes.events[key] = [item]
+            else:
+                known.append(item)
+                repeated[record.topic, key] = changes
+            counts[_APPLIED] += 1
+        elif isinstance(item, Removal):
+            _remove(folded.removals, item)
+            counts[_TOMBSTONE] += 1
+        else:
+            folded.dead.append(item)
+            counts[_DEAD] += 1
+    for (_topic, key), changes in repeated.items():
+        _recount(folded, changes, key, None, before=[_APPLIED] * len(changes.events[key]))
+    return folded
+
+
+def _remove(removals: dict[tuple[str, str, int], Record], item: Removal) -> None:
+    """Keep the last tombstone of a key in each partition."""
+    name = (item.record.topic, item.key, item.record.partition)
+    known = removals.get(name)
+    if known is None or known.offset < item.record.offset:
+        removals[name] = item.record
+
+
+def reclassify(folded: Folded, stored: Mapping[str, Mapping[Key, Stored]]) -> bool:
+    """Count anew the keys whose row was not older than the batch; True where anything changed.
+
+    `stored` holds those rows per view. Conflicts found here are added to the dead letters.
+    """
+    changed = False
+    for view, rows in stored.items():
+        changes = folded.changes[view]
+        for key, row in rows.items():
+            events = changes.events[key]
+            before = [outcome for outcome, _fault in _outcomes(events, changes.key_width, None)]
+            _forget_conflicts(folded, events)
+            changed |= _recount(folded, changes, key, row, before=before)
+    return changed
+
+
+def _forget_conflicts(folded: Folded, events: Sequence[Event]) -> None:
+    places = {(e.record.topic, e.record.partition, e.record.offset) for e in events}
+    folded.dead[:] = [
+        dead
+        for dead in folded.dead
+        if (dead.record.topic, dead.record.partition, dead.record.offset) not in places
+    ]
+
+
+def _recount(
+    folded: Folded, changes: Changes, key: Key, row: Stored | None, *, before: Sequence[int]
+) -> bool:
+    events = changes.events[key]
+    changed = False
+    for event, was, (outcome, fault) in zip(
+        events, before, _outcomes(events, changes.key_width, row), strict=True
+    ):
+        counts = folded.counters[event.record.topic, event.record.partition]
+        counts[was] -= 1
+        counts[outcome] += 1
+        changed |= was != outcome
+        if fault is not None:
+            folded.dead.append(Dead(event.record, fault, event.schema_id, 1))
+    return changed
+
+
+def _outcomes(
+    events: Sequence[Event], version_at: int, row: Stored | None
+) -> list[tuple[int, Fault | None]]:
+    """What each event of one key counts as, in the order read, on top of the stored row."""
+    version, content = (0, None) if row is None else (row.version, row.row)
+    outcomes: list[tuple[int, Fault | None]] = []
+    for event in events:
+        mine = event.row[version_at]
+        if mine > version:
+            version, content = mine, event.row
+            outcomes.append((_APPLIED, None))
+        elif mine < version:
+            outcomes.append((_SUPERSEDED, None))
+        elif event.row == content:
+            outcomes.append((_DUPLICATE, None))
+        else:
+            outcomes.append((_DEAD, _conflict(event, version_at)))
+    return outcomes
+
+
+def _conflict(event: Event, version_at: int) -> Fault:
+    key = ", ".join(str(part)[:80] for part in event.row[:version_at])
+    return Fault(
+        Reason.VERSION_CONFLICT,
+        f"version {event.row[version_at]} of {key} came before with other content; that one stays",
+    )

@@ -1,0 +1,215 @@
+"""One worker process: its parts put together, started, watched and stopped.
+
+Stands apart from `worker` so that that page decides and this one owns threads and sockets.
+"""
+
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import structlog
+
+from ingest.beside import Beside
+from ingest.claim import Observation
+from ingest.connect import Session
+from ingest.consume import Log
+from ingest.decode import PAUSE_S, Decoder
+from ingest.errors import TransientError
+from ingest.form import form_of
+from ingest.health import ops_server
+from ingest.metrics import METRICS
+from ingest.settings import IngestSettings
+from ingest.status import Status
+from ingest.store import Store
+from ingest.worker import BROKER_TIMEOUT_S, Limits, Worker
+from schemas import contracts
+from schemas.registry import Registry
+from views import CATALOGUE
+from views.positions import Partition, PositionVector
+
+_log = structlog.get_logger(__name__)
+
+WATCH_S = 1.0
+"""How often the ends of the partitions and the operator's pauses are looked at."""
+_TOPICS_EVERY = 10
+_START_RETRY_S = 1.0
+
+
+def run(
+    settings: IngestSettings,
+    *,
+    until: PositionVector | None = None,
+    stop: threading.Event,
+) -> None:
+    """Run a worker until `stop` is set, or until it has reached the position to stop at.
+
+    RefusedError: going on would be wrong; the message says why and what to do. Outages of broker,
+    registry and database are waited out.
+    """
+    with ExitStack() as stack:
+        status = Status()
+        port = stack.enter_context(
+            ops_server(status, host=settings.ops_host, port=settings.ops_port)
+        )
+        _log.info("ops port open", host=settings.ops_host, port=port)
+        parts = _parts(settings, status, stop, until)
+        stack.callback(parts.close)
+        if _ready_to_start(parts, stop):
+            _loop(parts, stop)
+
+
+@dataclass(slots=True)
+class _Parts:
+    kafka: Log
+    store: Store
+    beside: Beside
+    registry: Registry
+    worker: Worker
+    status: Status
+    watch: "_Watch" = field(init=False)
+
+    def close(self) -> None:
+        """Leave the group last, so that nobody takes over what is still being written."""
+        self.worker.finish()
+        self.kafka.close()
+        self.store.close()
+        self.beside.close()
+        self.registry.close()
+
+
+def _parts(
+    settings: IngestSettings,
+    status: Status,
+    stop: threading.Event,
+    until: PositionVector | None,
+) -> _Parts:
+    schemas = {
+        stream.contract: contracts.load(stream.contract).schema for stream in CATALOGUE.streams
+    }
+    dsn = settings.database_url.get_secret_value()
+    password = settings.schema_registry_password
+    registry = Registry(
+        settings.schema_registry_url,
+        user=settings.schema_registry_user,
+        password=None if password is None else password.get_secret_value(),
+    )
+    forms = {
+        view.stream.topic: form_of(view, schemas[view.stream.contract])
+        for view in CATALOGUE.stream_views
+    }
+    session = Session(
+        dsn, catalogue=CATALOGUE, forms=forms, allow_unsafe=settings.allow_unsafe_database
+    )
+    beside = Beside(dsn, session.owner)
+    decoder = Decoder(
+        CATALOGUE.stream_views,
+        schemas,
+        registry=registry,
+        fingerprints=beside,
+        stop=stop,
+        on_unlisted=lambda topic: METRICS.unlisted_symbols.labels(topic).inc(),
+    )
+    kafka = Log(settings.consumer_options(), settings.admin_options(), CATALOGUE.topics)
+    store = Store(session)
+    worker = Worker(
+        log=kafka,
+        store=store,
+        decoder=decoder,
+        views={v.stream.topic: (v.name, len(v.key)) for v in CATALOGUE.stream_views},
+        clock=time.monotonic,
+        limits=Limits(
+            rows=settings.batch_rows,
+            size_bytes=settings.batch_bytes,
+            linger_s=settings.batch_ms / 1000,
+            retry_pause_s=PAUSE_S,
+        ),
+        status=status,
+        until=until,
+    )
+    parts = _Parts(kafka, store, beside, registry, worker, status)
+    parts.watch = _Watch(parts, stop)
+    return parts
+
+
+def _ready_to_start(parts: _Parts, stop: threading.Event) -> bool:
+    """Look at everything once; wait while something is away. False: told to stop meanwhile."""
+    while not stop.is_set():
+        try:
+            parts.store.open()
+            parts.kafka.refuse_compacted(CATALOGUE, BROKER_TIMEOUT_S)
+        except TransientError as error:
+            _log.warning("waiting", reason=str(error))
+            parts.status.wait_for(str(error))
+            stop.wait(_START_RETRY_S)
+        else:
+            parts.status.wait_for("the first assignment")
+            return True
+    return False
+
+
+def _loop(parts: _Parts, stop: threading.Event) -> None:
+    parts.kafka.join()
+    with parts.watch:
+        while not stop.is_set() and not parts.worker.finished():
+            parts.worker.step()
+            parts.watch.hand_over()
+
+
+class _Watch:
+    """Looks at the broker's ends and the operator's pauses about once a second, on its own thread.
+
+    The ends are asked for after the database's time was read, so that "complete as of" that time
+    is true of whoever has reached them.
+    """
+
+    def __init__(self, parts: _Parts, stop: threading.Event) -> None:
+        self._parts = parts
+        self._stop = stop
+        self._done = threading.Event()
+        self._owned: tuple[Partition, ...] = ()
+        self._seen: Mapping[Partition, Observation] | None = None
+        self._held: set[Partition] | None = None
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_exc: object) -> None:
+        self._done.set()
+        self._thread.join(timeout=2 * BROKER_TIMEOUT_S)
+
+    def hand_over(self) -> None:
+        """Give the worker what was seen since. Called by the worker's thread."""
+        self._owned = tuple(self._parts.worker.positions())
+        seen, self._seen = self._seen, None
+        if seen is not None:
+            positions = self._parts.worker.positions()
+            for partition in seen.keys() & positions.keys():
+                METRICS.end(partition, seen[partition].high, positions[partition])
+            self._parts.worker.observe(seen)
+        held, self._held = self._held, None
+        if held is not None:
+            self._parts.worker.hold(held)
+
+    def _run(self) -> None:
+        turn = 0
+        while not self._done.is_set() and not self._stop.is_set():
+            try:
+                self._look(with_topics=turn % _TOPICS_EVERY == 0)
+                self._parts.status.broker_away(None)
+            except TransientError as error:
+                self._parts.status.broker_away(str(error))
+            turn += 1
+            self._done.wait(WATCH_S)
+
+    def _look(self, *, with_topics: bool) -> None:
+        owned = self._owned
+        at = self._parts.beside.now()
+        if with_topics:
+            partitions = self._parts.kafka.all_partitions(BROKER_TIMEOUT_S)
+            self._parts.beside.ensure_rows(self._parts.kafka.describe(partitions, BROKER_TIMEOUT_S))
+        ends = self._parts.kafka.ends(owned, BROKER_TIMEOUT_S)
+        self._seen = {partition: Observation(high, at) for partition, high in ends.items()}
+        self._held = self._parts.beside.held()

@@ -1,0 +1,91 @@
+"""The worker's settings: read once at start, from the environment and `.env`, all errors at once.
+
+`VIEWKEEPER_KAFKA_<OPTION>` passes any option to the Kafka client: `VIEWKEEPER_KAFKA_SASL_USERNAME`
+becomes `sasl.username`. Options that the exactly-once commit rests on can't be overridden.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_KAFKA_PREFIX = "VIEWKEEPER_KAFKA_"
+_OWN_KAFKA_NAMES = {"VIEWKEEPER_KAFKA_BOOTSTRAP_SERVERS"}
+FIXED_KAFKA_OPTIONS = {
+    "enable.auto.commit": "false",
+    "enable.auto.offset.store": "false",
+    "auto.offset.reset": "error",
+    "isolation.level": "read_committed",
+    "partition.assignment.strategy": "cooperative-sticky",
+}
+"""What the exactly-once commit rests on (docs/architecture.md)."""
+
+
+def _postgresql(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(("postgresql://", "postgres://")):
+        raise ValueError("must be a postgresql:// URL")
+    return url
+
+
+def kafka_options(environment: Mapping[str, str]) -> dict[str, str]:
+    """The client options that `VIEWKEEPER_KAFKA_<OPTION>` variables set, by their Kafka names."""
+    return {
+        name.removeprefix(_KAFKA_PREFIX).lower().replace("_", "."): value
+        for name, value in environment.items()
+        if name.startswith(_KAFKA_PREFIX) and name not in _OWN_KAFKA_NAMES
+    }
+
+
+class IngestSettings(BaseSettings):
+    """Everything the worker can be told. Names are those of the environment, without the prefix."""
+
+    model_config = SettingsConfigDict(env_prefix="VIEWKEEPER_", env_file=".env", extra="ignore")
+
+    database_url: Annotated[SecretStr, AfterValidator(_postgresql)] = Field(
+        description="The owner's login: postgresql://user:password@host:port/name"
+    )
+    kafka_bootstrap_servers: str = Field(min_length=1, description="host:port, comma separated")
+    kafka_options: dict[str, str] = Field(default_factory=lambda: kafka_options(os.environ))
+    schema_registry_url: str = Field(pattern="^https?://", description="Base of the registry's API")
+    schema_registry_user: str | None = None
+    schema_registry_password: SecretStr | None = None
+    group_id: str = Field("viewkeeper", min_length=1, description="Kafka consumer group")
+    group_instance_id: str | None = Field(None, description="Static membership of this worker")
+    ops_host: str = "127.0.0.1"
+    ops_port: int = Field(9464, ge=0, le=65535, description="Health and metrics; 0: any free port")
+    batch_rows: int = Field(10_000, ge=1, le=200_000, description="Most records in a transaction")
+    batch_bytes: int = Field(16_000_000, ge=1_000, description="Most bytes in a transaction")
+    batch_ms: int = Field(200, ge=0, description="How long a batch may wait to fill in a backlog")
+    allow_unsafe_database: bool = Field(
+        default=False, description="Accept a database that can lose commits that it acknowledged"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_fixed_options(cls, values: Any) -> Any:
+        wrong = sorted(set(kafka_options(os.environ)) & set(FIXED_KAFKA_OPTIONS))
+        if wrong:
+            raise ValueError(
+                f"Kafka options {', '.join(wrong)} are fixed: the exactly-once commit rests on them"
+            )
+        return values
+
+    def consumer_options(self) -> dict[str, str]:
+        """The options of the Kafka consumer: what was passed through, then what is fixed."""
+        options = {
+            "bootstrap.servers": self.kafka_bootstrap_servers,
+            "group.id": self.group_id,
+            **self.kafka_options,
+            **FIXED_KAFKA_OPTIONS,
+        }
+        if self.group_instance_id:
+            options["group.instance.id"] = self.group_instance_id
+        return options
+
+    def admin_options(self) -> dict[str, str]:
+        """The options of the Kafka admin client: bootstrap and what was passed through."""
+        consumer_only = ("fetch.", "max.poll.", "session.timeout", "heartbeat.", "queued.")
+        passed = {k: v for k, v in self.kafka_options.items() if not k.startswith(consumer_only)}
+        return {"bootstrap.servers": self.kafka_bootstrap_servers, **passed}

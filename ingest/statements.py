@@ -1,0 +1,488 @@
+"""Pure: the SQL of a batch, made once per build from the catalogue's declarations.
+
+No view is named here. A view that rolls up a child (orders over payments) and the child's rows are
+changed under the lock of the parent's row: that row is where two workers meet that hold the two
+streams of one order. The order of the statements is that of docs/architecture.md.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    FromClause,
+    Numeric,
+    TableClause,
+    column,
+    join,
+    select,
+    table,
+)
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.sql import visitors
+
+from ingest.form import EventForm
+from views.ddl import table_of, text_of
+from views.model import Aggregate, Catalogue, StreamView
+from views.sums import deltas
+
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
+
+SOURCE_COLUMNS = (
+    ("source_topic", "text"),
+    ("source_partition", "int4"),
+    ("source_offset", "int8"),
+    ("source_schema_id", "int4"),
+    ("source_recorded_at", "int8"),
+)
+"""Where a row came from, with staged types; the timestamp is staged in milliseconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewStatements:
+    """The SQL of one stream view. Statements that a view has no need of are None.
+
+    `make` makes the rows of a meeting place exist and notes the ones it made; `meet` locks the
+    others in key order and notes their old images; `ask` answers the few rows that are not older
+    than the batch; `insert`, `update` write what is newer; `roll_up` recomputes from the child.
+    """
+
+    view: StreamView
+    staged: str
+    staged_kinds: tuple[str, ...]
+    copy: str
+    make: str | None
+    meet: str | None
+    count: str | None
+    ask: str
+    insert: str | None
+    update: str | None
+    bury: str | None
+    hide: str | None
+    roll_up: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AggregateStatements:
+    """The SQL of one aggregate: add the deltas of the batch, drop the groups that became empty."""
+
+    aggregate: Aggregate
+    add: str
+    drop: str
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """All SQL of a batch in one build. `temporary` makes the connection's temporary tables."""
+
+    build: str
+    temporary: tuple[str, ...]
+    parents: tuple[ViewStatements, ...]
+    children: tuple[ViewStatements, ...]
+    aggregates: tuple[AggregateStatements, ...]
+    fence: str
+    count: str
+
+    @property
+    def views(self) -> tuple[ViewStatements, ...]:
+        """Meeting places first."""
+        return self.parents + self.children
+
+
+def statements(build: str, catalogue: Catalogue, forms: Mapping[str, EventForm]) -> Statements:
+    """The SQL of a batch for one build. `forms` is per topic."""
+    maker = _Maker(build, catalogue, forms)
+    children = catalogue.children()
+    parents = [view for view in catalogue.stream_views if view.name not in children]
+    below = [view for view in catalogue.stream_views if view.name in children]
+    return Statements(
+        build=build,
+        temporary=tuple(maker.temporary()),
+        parents=tuple(maker.parent(view) for view in parents),
+        children=tuple(maker.child(view) for view in below),
+        aggregates=tuple(maker.aggregate(aggregate) for aggregate in catalogue.aggregates),
+        fence=(
+            f"UPDATE {build}.positions SET next_offset = %(end)s,"
+            " leader_epoch = greatest(leader_epoch, %(leader_epoch)s),"
+            " last_event_at = coalesce(to_timestamp(%(last_event_ms)s / 1000.0), last_event_at),"
+            " complete_as_of = greatest(complete_as_of, %(complete_as_of)s),"
+            " applied = applied + %(applied)s, superseded = superseded + %(superseded)s,"
+            " duplicates = duplicates + %(duplicates)s, tombstones = tombstones + %(tombstones)s,"
+            " dead = dead + %(dead)s"
+            " WHERE topic = %(topic)s AND partition = %(partition)s"
+            " AND next_offset = %(start)s AND owner_epoch = %(epoch)s"
+        ),
+        count=(
+            f"UPDATE {build}.positions SET applied = applied + %(applied)s,"
+            " superseded = superseded + %(superseded)s, duplicates = duplicates + %(duplicates)s,"
+            " tombstones = tombstones + %(tombstones)s, dead = dead + %(dead)s"
+            " WHERE topic = %(topic)s AND partition = %(partition)s"
+        ),
+    )
+
+
+def quoted(name: str) -> str:
+    """A name as SQL takes it."""
+    return _DIALECT.identifier_preparer.quote(name)
+
+
+def _names(columns: tuple[str, ...] | list[str], of: str = "") -> str:
+    return ", ".join(f"{of}{quoted(name)}" for name in columns)
+
+
+class _Maker:
+    def __init__(self, build: str, catalogue: Catalogue, forms: Mapping[str, EventForm]) -> None:
+        self._build = build
+        self._catalogue = catalogue
+        self._forms = forms
+
+    # Temporary tables: what is staged, and what was met under lock.
+
+    def temporary(self) -> list[str]:
+        made = [self._staged_table(view) for view in self._catalogue.stream_views]
+        made += [
+            self._met_table(view) for view in self._catalogue.stream_views if self._meets(view)
+        ]
+        made += [
+            self._temporary(
+                f"buried_{view.name}",
+                'key text COLLATE "C", partition int4, "offset" int8, recorded_ms int8',
+            )
+            for view in self._catalogue.stream_views
+            if view.hides
+        ]
+        return made
+
+    def _temporary(self, name: str, columns: str) -> str:
+        return f"CREATE TEMPORARY TABLE IF NOT EXISTS {name} ({columns}) ON COMMIT DELETE ROWS"
+
+    def _staged_table(self, view: StreamView) -> str:
+        form = self._form(view)
+        collations = {name: ' COLLATE "C"' for name in view.key if self._is_text(view, name)}
+        columns = [
+            f"{quoted(name)} {kind}{collations.get(name, '')}"
+            for name, kind in zip(form.columns, form.kinds, strict=True)
+        ]
+        columns += [f"{name} {kind}" for name, kind in SOURCE_COLUMNS]
+        return self._temporary(f"staged_{view.name}", ", ".join([*columns, "lowest_version int8"]))
+
+    def _met_table(self, view: StreamView) -> str:
+        kept = (*view.key, *self._image(view))
+        columns = ", ".join(f"{quoted(n)} {self._kind(view, n)}" for n in kept)
+        return self._temporary(f"met_{view.name}", f"made bool NOT NULL, {columns}")
+
+    def _is_text(self, view: StreamView, name: str) -> bool:
+        return getattr(view.table.c[name].type, "collation", None) is not None
+
+    def _kind(self, view: StreamView, name: str) -> str:
+        return str(view.table.c[name].type.compile(dialect=_DIALECT))
+
+    def _meets(self, view: StreamView) -> bool:
+        """Whether rows are noted under lock: every meeting place, and what is summed."""
+        is_child = view.name in self._catalogue.children()
+        return not is_child or bool(self._catalogue.aggregates_of(view))
+
+    def _image(self, view: StreamView) -> list[str]:
+        """The columns of a row that some aggregate reads, the key left out."""
+        read: set[str] = set()
+        for aggregate in self._catalogue.aggregates_of(view):
+            for element in visitors.iterate(aggregate.contributions(view.table)):
+                if isinstance(element, Column) and element.table is view.table:
+                    read.add(element.name)
+        return [c.name for c in view.table.columns if c.name in read - set(view.key)]
+
+    def _form(self, view: StreamView) -> EventForm:
+        return self._forms[view.stream.topic]
+
+    # The statements of a view.
+
+    def parent(self, view: StreamView) -> ViewStatements:
+        return self._view(
+            view,
+            make=self._make(view),
+            meet=self._meet(view),
+            count=self._count(view),
+            insert=None,
+            update=self._update(view),
+            bury=self._bury(view) if view.hides else None,
+            hide=self._hide(view) if view.hides else None,
+            roll_up=self._roll_up(view) if view.rollup else None,
+        )
+
+    def child(self, view: StreamView) -> ViewStatements:
+        return self._view(
+            view,
+            make=None,
+            meet=self._old_images(view) if self._meets(view) else None,
+            count=None,
+            insert=self._insert(view),
+            update=None,
+            bury=None,
+            hide=None,
+            roll_up=None,
+        )
+
+    def _view(self, view: StreamView, **parts: str | None) -> ViewStatements:
+        form = self._form(view)
+        columns = [*form.columns, *(name for name, _ in SOURCE_COLUMNS), "lowest_version"]
+        kinds = (*form.kinds, *(kind for _, kind in SOURCE_COLUMNS), "int8")
+        staged = f"staged_{view.name}"
+        return ViewStatements(
+            view=view,
+            staged=staged,
+            staged_kinds=kinds,
+            copy=f"COPY {staged} ({_names(columns)}) FROM STDIN (FORMAT BINARY)",
+            ask=self._ask(view),
+            **parts,
+        )
+
+    def _table(self, view: StreamView) -> str:
+        return f"{self._build}.{quoted(view.name)}"
+
+    def _on(self, view: StreamView, left: str, right: str) -> str:
+        return " AND ".join(f"{left}.{quoted(k)} = {right}.{quoted(k)}" for k in view.key)
+
+    def _written(self, view: StreamView) -> list[str]:
+        """The columns that an event sets."""
+        return [*self._form(view).columns, *(name for name, _ in SOURCE_COLUMNS)]
+
+    def _values(self, view: StreamView, of: str) -> list[str]:
+        """For each of those columns, its value from the staged row."""
+        form = self._form(view)
+        values = [
+            self._from_staged(view, name, kind, of)
+            for name, kind in zip(form.columns, form.kinds, strict=True)
+        ]
+        values += [f"{of}.{name}" for name, _ in SOURCE_COLUMNS[:-1]]
+        return [*values, f"to_timestamp({of}.source_recorded_at / 1000.0)"]
+
+    def _from_staged(self, view: StreamView, name: str, kind: str, of: str) -> str:
+        target, staged = view.table.c[name].type, f"{of}.{quoted(name)}"
+        if isinstance(target, Numeric) and kind == "int8":
+            return f"{staged} * {10 ** -(target.scale or 0):.{target.scale}f}"
+        if getattr(target, "timezone", False):
+            # Whole seconds and the rest apart: exact in double precision over all years.
+            return (
+                f"to_timestamp({staged} / 1000000) + {staged} % 1000000 * interval '1 microsecond'"
+            )
+        return f"{staged}::json" if self._kind(view, name) in ("JSON", "JSONB") else staged
+
+    def _to_staged(self, view: StreamView, name: str, of: str) -> str:
+        target, stored = view.table.c[name].type, f"{of}.{quoted(name)}"
+        if isinstance(target, Numeric):
+            return f"({stored} * {10 ** (target.scale or 0)})::int8"
+        if getattr(target, "timezone", False):
+            return f"(extract(epoch FROM {stored}) * 1000000)::int8"
+        return f"{stored}::text" if self._kind(view, name) in ("JSON", "JSONB") else stored
+
+    def _touched(self, view: StreamView) -> str:
+        """The keys that a batch touches: by an event, by a child's event, by a tombstone."""
+        keys = _names(view.key)
+        parts = [f"SELECT {keys} FROM staged_{view.name}"]
+        if view.rollup:
+            parts.append(f"SELECT {keys} FROM staged_{view.rollup.child.name}")
+        if view.hides:
+            parts.append(f"SELECT key FROM buried_{view.name}")
+        return " UNION ".join(parts) if len(parts) > 1 else parts[0]
+
+    def _make(self, view: StreamView) -> str:
+        """Rows that are not there: whole where the batch has their event, else a placeholder.
+
+        A row exists for every key that a tombstone was ever seen for, so a row that is made here
+        is hidden by none that is stored; those of this batch follow in `hide`.
+        """
+        written = self._written(view)
+        values = self._values(view, "s")
+        at_version = written.index("version")
+        values[at_version] = (
+            "coalesce(s.version, 0)" if self._has_placeholders(view) else "s.version"
+        )
+        for at, name in enumerate(view.key):
+            values[at] = f"t.{quoted(name)}"
+        if view.hides:
+            written, values = [*written, "visible"], [*values, "s.version IS NOT NULL"]
+        return (
+            f"WITH made AS (INSERT INTO {self._table(view)} ({_names(written)})"
+            f" SELECT {', '.join(values)} FROM ({self._touched(view)}) t"
+            f" LEFT JOIN staged_{view.name} s ON {self._on(view, 's', 't')}"
+            f" WHERE NOT EXISTS (SELECT FROM {self._table(view)} o"
+            f" WHERE {self._on(view, 'o', 't')})"
+            f" ORDER BY {_names(view.key, 't.')} ON CONFLICT ({_names(view.key)}) DO NOTHING"
+            f" RETURNING {_names(view.key)})"
+            f" INSERT INTO met_{view.name} (made, {_names(view.key)})"
+            f" SELECT true, {_names(view.key)} FROM made"
+        )
+
+    def _has_placeholders(self, view: StreamView) -> bool:
+        return view.rollup is not None or view.hides
+
+    def _meet(self, view: StreamView) -> str:
+        kept = [*view.key, *self._image(view)]
+        return (
+            f"INSERT INTO met_{view.name} (made, {_names(kept)})"
+            f" SELECT false, {_names(kept, 'o.')} FROM {self._table(view)} o"
+            f" JOIN ({self._touched(view)}) t ON {self._on(view, 'o', 't')}"
+            f" WHERE NOT EXISTS (SELECT FROM met_{view.name} m WHERE {self._on(view, 'm', 't')})"
+            f" ORDER BY {_names(view.key, 'o.')} FOR UPDATE OF o"
+        )
+
+    def _count(self, view: StreamView) -> str:
+        """Keys that were touched and not met: none, unless a row vanished in between."""
+        return (
+            f"SELECT count(*) FROM ({self._touched(view)}) t WHERE NOT EXISTS"
+            f" (SELECT FROM met_{view.name} m WHERE {self._on(view, 'm', 't')})"
+        )
+
+    def _old_images(self, view: StreamView) -> str:
+        kept = [*view.key, *self._image(view)]
+        return (
+            f"INSERT INTO met_{view.name} (made, {_names(kept)})"
+            f" SELECT false, {_names(kept, 'o.')} FROM {self._table(view)} o"
+            f" JOIN staged_{view.name} s ON {self._on(view, 'o', 's')}"
+        )
+
+    def _ask(self, view: StreamView) -> str:
+        columns = self._form(view).columns
+        values = ", ".join(self._to_staged(view, name, "o") for name in columns)
+        made = (
+            ""
+            if view.name in self._catalogue.children()
+            else f" AND NOT EXISTS (SELECT FROM met_{view.name} m"
+            f" WHERE m.made AND {self._on(view, 'm', 's')})"
+        )
+        return (
+            f"SELECT {values} FROM staged_{view.name} s JOIN {self._table(view)} o"
+            f" ON {self._on(view, 'o', 's')} WHERE o.version >= s.lowest_version{made}"
+        )
+
+    def _update(self, view: StreamView) -> str:
+        written = self._written(view)
+        pairs = list(zip(written, self._values(view, "s"), strict=True))
+        changed = [f"{quoted(n)} = {v}" for n, v in pairs if n not in view.key]
+        if view.hides:
+            changed.append(f"visible = NOT {self._is_buried(view, 's', 'to_timestamp')}")
+        return (
+            f"UPDATE {self._table(view)} o SET {', '.join(changed)} FROM staged_{view.name} s"
+            f" WHERE {self._on(view, 'o', 's')} AND o.version < s.version"
+        )
+
+    def _is_buried(self, view: StreamView, of: str, timestamp: str) -> str:
+        """Whether a tombstone hides the event at `of`: a later one of its own partition, or one of
+        another partition whose Kafka timestamp is not earlier."""
+        recorded = f"{of}.source_recorded_at"
+        if timestamp:
+            recorded = f"{timestamp}({recorded} / 1000.0)"
+        return (
+            f"EXISTS (SELECT FROM {self._build}.tombstones b WHERE b.topic = '{view.stream.topic}'"
+            f" AND b.key = o.{quoted(view.key[0])} AND CASE"
+            f' WHEN b.partition = {of}.source_partition THEN b."offset" > {of}.source_offset'
+            f" ELSE b.recorded_at >= {recorded} END)"
+        )
+
+    def _bury(self, view: StreamView) -> str:
+        return (
+            f"INSERT INTO {self._build}.tombstones AS b"
+            f' (topic, key, partition, "offset", recorded_at)'
+            f" SELECT '{view.stream.topic}', key, partition, \"offset\","
+            f" to_timestamp(recorded_ms / 1000.0) FROM buried_{view.name} ORDER BY key, partition"
+            ' ON CONFLICT (topic, key, partition) DO UPDATE SET "offset" = excluded."offset",'
+            ' recorded_at = excluded.recorded_at WHERE b."offset" < excluded."offset"'
+        )
+
+    def _hide(self, view: StreamView) -> str:
+        key = quoted(view.key[0])
+        return (
+            f"UPDATE {self._table(view)} o SET visible = NOT {self._is_buried(view, 'o', '')}"
+            f" WHERE o.{key} IN (SELECT key FROM buried_{view.name}) AND o.version > 0"
+            f" AND o.visible = {self._is_buried(view, 'o', '')}"
+        )
+
+    def _insert(self, view: StreamView) -> str:
+        written = self._written(view)
+        changed = ", ".join(
+            f"{quoted(name)} = excluded.{quoted(name)}" for name in written if name not in view.key
+        )
+        return (
+            f"INSERT INTO {self._table(view)} AS o ({_names(written)})"
+            f" SELECT {', '.join(self._values(view, 's'))} FROM staged_{view.name} s"
+            f" ORDER BY {_names(view.key, 's.')} ON CONFLICT ({_names(view.key)}) DO UPDATE"
+            f" SET {changed} WHERE o.version < excluded.version"
+        )
+
+    def _roll_up(self, view: StreamView) -> str:
+        assert view.rollup is not None
+        child = view.rollup.child
+        parent = table_of(view, self._build).alias("p")
+        below = table_of(child, self._build).alias("c")
+        met = table(f"met_{view.name}", *(column(name) for name in view.key)).alias("m")
+        sums = view.rollup.columns(parent, below)
+        keys = [parent.c[name] for name in view.key]
+        source = join(met, parent, _same(view.key, met, parent))
+        source = join(source, below, _same(view.key, parent, below))
+        summed = (
+            select(*keys, *(value.label(name) for name, value in sums.items()))
+            .select_from(source)
+            .group_by(*keys)
+        )
+        names = list(sums)
+        changed = ", ".join(f"{quoted(name)} = r.{quoted(name)}" for name in names)
+        return (
+            f"UPDATE {self._table(view)} o SET {changed} FROM ({text_of(summed)}) r"
+            f" WHERE {self._on(view, 'o', 'r')}"
+            f" AND ({_names(names, 'o.')}) IS DISTINCT FROM ({_names(names, 'r.')})"
+        )
+
+    # Aggregates.
+
+    def aggregate(self, aggregate: Aggregate) -> AggregateStatements:
+        view = aggregate.source
+        met, current = self._met_rows(view), self._current_rows(view)
+        change = text_of(deltas(aggregate, old=met, new=current))
+        name = f"{self._build}.{quoted(aggregate.name)}"
+        columns = [*aggregate.key, *aggregate.measures]
+        summed = ", ".join(
+            f"{quoted(m)} = a.{quoted(m)} + excluded.{quoted(m)}" for m in aggregate.measures
+        )
+        left = aggregate.contributions(met).subquery("left_by")
+        groups = text_of(select(*(left.c[name] for name in aggregate.key)).distinct())
+        keys = " AND ".join(f"a.{quoted(k)} = gone.{quoted(k)}" for k in aggregate.key)
+        return AggregateStatements(
+            aggregate=aggregate,
+            add=(
+                f"INSERT INTO {name} AS a ({_names(columns)}) {change}"
+                f" ON CONFLICT ({_names(aggregate.key)}) DO UPDATE SET {summed}"
+            ),
+            drop=(
+                f"DELETE FROM {name} a USING ({groups}) gone"
+                f" WHERE {keys} AND a.{quoted(aggregate.members)} = 0"
+            ),
+        )
+
+    def _met_rows(self, view: StreamView) -> FromClause:
+        names = [*view.key, *self._image(view)]
+        met: TableClause = table(
+            f"met_{view.name}",
+            *(column(name, view.table.c[name].type) for name in names),
+            column("made"),
+        )
+        rows = select(*(met.c[name] for name in names)).where(~met.c.made)
+        return rows.subquery("old")
+
+    def _current_rows(self, view: StreamView) -> FromClause:
+        names = [*view.key, *self._image(view)]
+        touched = f"met_{view.name}" if self._meets_all(view) else f"staged_{view.name}"
+        keys: TableClause = table(touched, *(column(name) for name in view.key))
+        rows = table_of(view, self._build).alias("r")
+        source = join(rows, keys, _same(view.key, rows, keys))
+        return select(*(rows.c[name] for name in names)).select_from(source).subquery("new")
+
+    def _meets_all(self, view: StreamView) -> bool:
+        return view.name not in self._catalogue.children()
+
+
+def _same(key: tuple[str, ...], left: FromClause, right: FromClause) -> Any:
+    first, *rest = (left.c[name] == right.c[name] for name in key)
+    for condition in rest:
+        first = first & condition
+    return first

@@ -1,0 +1,624 @@
+"""The page of the worker: for each batch, decode, fold, write; and what becomes of each outcome.
+
+    read → decode → fold → write          outcome        move
+                                          committed      go on
+                                          fenced         find out whether we are still a member
+                                          refused batch  halve it until the one record is alone
+                                          transient      wait, then ask the position rows
+
+There is one way back from every failure: let go of the partitions, read what their position rows
+say under a new epoch, and start reading there. Nothing is concluded from an error itself, least of
+all from one at COMMIT. While one batch is written the next is read and decoded.
+
+The worker does no I/O of its own: the log, the store and the decoder are handed in. The simulator
+of `tests/faults/` runs this same page against fakes that fail in every way a real one can.
+"""
+
+import random
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+import structlog
+
+from ingest.claim import BrokerView, Claimed, Observation, Refusal
+from ingest.errors import (
+    BatchRefusedError,
+    Fault,
+    FencedError,
+    Reason,
+    RefusedError,
+    TransientError,
+)
+from ingest.fold import Advance, Folded, fold
+from ingest.metrics import METRICS
+from ingest.records import Dead, Item, Record
+from ingest.status import Status
+from views.positions import Partition, PositionVector
+
+_log = structlog.get_logger(__name__)
+
+IDLE_POLL_S = 0.1
+BUSY_POLL_S = 0.01
+READ_AT_ONCE = 2_000
+"""Records read and decoded in one go; small enough to keep the group's heartbeat going."""
+BROKER_TIMEOUT_S = 5.0
+REVOKE_BUDGET_S = 20.0
+"""How long a revoke waits for the batch that is being written."""
+_BACKOFF_FIRST_S, _BACKOFF_MOST_S = 0.1, 5.0
+
+
+class LogPort(Protocol):
+    """What the worker needs of Kafka; `ingest.consume.Log` is the real one."""
+
+    assigned: Callable[[Collection[Partition]], None]
+    revoked: Callable[[Collection[Partition]], None]
+    lost: Callable[[Collection[Partition]], None]
+    must_stop: Callable[[Partition], None]
+
+    def poll(self, limit: int, timeout_s: float) -> list[Record]: ...
+    def start(self, offsets: Mapping[Partition, int]) -> None: ...
+    def drop(self, partitions: Collection[Partition]) -> None: ...
+    def pause(self, partitions: Collection[Partition]) -> None: ...
+    def resume(self, partitions: Collection[Partition]) -> None: ...
+    def positions(self, partitions: Collection[Partition]) -> dict[Partition, int]: ...
+    def commit_async(self, offsets: Mapping[Partition, int]) -> None: ...
+    def confirm_member(self, offsets: Mapping[Partition, int]) -> bool: ...
+    def describe(
+        self, partitions: Collection[Partition], timeout_s: float
+    ) -> dict[Partition, BrokerView]: ...
+
+
+class StorePort(Protocol):
+    """What the worker needs of the database; `ingest.store.Store` is the real one.
+
+    `write` and `observe` return at once; their outcome is the future's.
+    """
+
+    def claim(
+        self,
+        brokers: Mapping[Partition, BrokerView],
+        still_mine: Mapping[Partition, int],
+    ) -> dict[Partition, Claimed | Refusal]: ...
+    def write(
+        self,
+        folded: Folded,
+        epochs: Mapping[Partition, int],
+        ends: Mapping[Partition, Observation],
+    ) -> "Future[None]": ...
+    def observe(
+        self, ends: Mapping[Partition, Observation], epochs: Mapping[Partition, int]
+    ) -> "Future[None]": ...
+    def forget_build(self) -> None: ...
+
+
+class DecoderPort(Protocol):
+    """What the worker needs of the decoder; `ingest.decode.Decoder` is the real one."""
+
+    def decode(self, records: Sequence[Record]) -> list[Item]: ...
+    def decode_again(self, items: list[Item], *, afresh: bool) -> bool: ...
+
+
+class Clock(Protocol):
+    """Seconds that only go forward, for waiting. Decides nothing about events."""
+
+    def __call__(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What bounds a batch: records, bytes, and how long it may wait to fill; and its third try."""
+
+    rows: int = 10_000
+    size_bytes: int = 16_000_000
+    linger_s: float = 0.2
+    retry_pause_s: float = 0.1
+
+
+@dataclass(slots=True)
+class Owned:
+    """A partition that this worker owns, as it last read or wrote its row."""
+
+    epoch: int
+    committed: int
+    read_to: int
+    observations: list[Observation] = field(default_factory=list)
+
+    def complete_as_of(self, end: int) -> datetime | None:
+        """The latest time of which everything acknowledged is in, once `end` is reached."""
+        reached = [seen.at for seen in self.observations if seen.high <= end]
+        return max(reached, default=None)
+
+    def observed(self, seen: Observation) -> None:
+        """Remember an end until the position has reached it."""
+        self.observations = [o for o in self.observations if o.high > self.committed]
+        if len(self.observations) >= 64:
+            del self.observations[1::2]
+        self.observations.append(seen)
+
+
+@dataclass(slots=True)
+class Gather:
+    """Decoded records on their way into a batch, and when the first of them came."""
+
+    items: list[Item] = field(default_factory=list)
+    size_bytes: int = 0
+    since_s: float = 0.0
+    ends: dict[Partition, int] = field(default_factory=dict)
+    ripe_at_s: float = 0.0
+    retried: bool = False
+
+
+@dataclass(slots=True)
+class Outage:
+    """Something that the worker needs is away: why, and when it is tried again."""
+
+    reason: str
+    tries: int
+    again_at_s: float
+
+
+class Worker:
+    """One worker of the group. Call `step` until there is no reason to go on."""
+
+    def __init__(
+        self,
+        *,
+        log: LogPort,
+        store: StorePort,
+        decoder: DecoderPort,
+        views: Mapping[str, tuple[str, int]],
+        clock: Clock,
+        limits: Limits,
+        status: Status,
+        until: PositionVector | None = None,
+    ) -> None:
+        self._kafka = log
+        self._store = store
+        self._decoder = decoder
+        self._views = views
+        self._clock = clock
+        self._limits = limits
+        self._status = status
+        self._until = None if until is None else until.next_offsets
+        self._limit = limits.rows
+        self._owned: dict[Partition, Owned] = {}
+        self._to_claim: dict[Partition, int | None] = {}
+        self._last: dict[Partition, int] = {}
+        self._refused: set[Partition] = set()
+        self._paused: set[Partition] = set()
+        self._unconfirmed = False
+        self._undecoded: list[Record] = []
+        self._gather = Gather()
+        self._drained = True
+        self._condemned: dict[tuple[str, int, int], Fault] = {}
+        self._write: tuple[Future[None], Folded, list[Item]] | None = None
+        self._note: Future[None] | None = None
+        self._to_note: dict[Partition, Observation] = {}
+        self._outage: Outage | None = None
+        log.assigned = self._on_assigned
+        log.revoked = self._on_revoked
+        log.lost = self._on_lost
+        log.must_stop = self._reread
+
+    # The page.
+
+    def step(self) -> None:
+        """One turn: settle what was written, read, decode, and hand the next batch to the store.
+
+        RefusedError: going on would be wrong.
+        """
+        self._settle()
+        if self._outage is not None:
+            self._wait_out()
+            return
+        try:
+            self._confirm()
+            self._claim()
+            self._read()
+            self._hand_over()
+        except TransientError as error:
+            self._suffer(error)
+
+    def finished(self) -> bool:
+        """Whether every partition that this worker owns has reached the position to stop at."""
+        if self._until is None or self._write is not None or self._to_claim:
+            return False
+        return bool(self._owned) and all(
+            owned.committed >= self._until.get(partition, 0)
+            for partition, owned in self._owned.items()
+        )
+
+    def positions(self) -> dict[Partition, int]:
+        """The committed position of each owned partition."""
+        return {partition: owned.committed for partition, owned in self._owned.items()}
+
+    def observe(self, ends: Mapping[Partition, Observation]) -> None:
+        """Take ends of partitions that were just asked for."""
+        for partition, seen in ends.items():
+            if partition in self._owned:
+                self._owned[partition].observed(seen)
+                self._to_note[partition] = seen
+
+    def hold(self, paused: Collection[Partition]) -> None:
+        """Hold back the partitions that an operator paused or that are stopped; let go others."""
+        newly = (set(paused) & self._owned.keys()) - self._paused
+        again = self._paused - set(paused)
+        self._forget_gathered(newly)
+        self._kafka.drop(newly)
+        self._paused = (self._paused | newly) - again
+        # What was read and dropped is read again: the position is where the rows are.
+        self._kafka.start({p: self._owned[p].read_to for p in again & self._owned.keys()})
+
+    def finish(self) -> None:
+        """Wait for the batch that is being written, and hand over no other."""
+        self._await_write()
+        self._settle()
+
+    def _await_write(self) -> None:
+        if self._write is not None:
+            _wait(self._write[0], REVOKE_BUDGET_S)
+
+    # Read and decode.
+
+    def _read(self) -> None:
+        if self._undecoded:
+            self._take(self._undecoded)
+        room = self._limit - len(self._gather.items)
+        if room <= 0 or self._gather.size_bytes >= self._limits.size_bytes:
+            self._drained = False
+            self._wait_for_writer()
+            return
+        limit = min(room, READ_AT_ONCE)
+        records = self._kafka.poll(limit, self._poll_timeout_s())
+        self._drained = len(records) < limit
+        self._take([record for record in records if self._wanted(record)])
+
+    def _poll_timeout_s(self) -> float:
+        if self._gather.items:
+            if self._write is not None:
+                _wait(self._write[0], BUSY_POLL_S)
+            return 0.0
+        return BUSY_POLL_S if self._write is not None else IDLE_POLL_S
+
+    def _wait_for_writer(self) -> None:
+        """The batch is full and the one before it is still being written."""
+        if self._write is not None:
+            _wait(self._write[0], IDLE_POLL_S)
+        if self._write is None or not self._write[0].done():
+            # Polling keeps the membership. Pausing would throw away what was fetched ahead.
+            self._take([r for r in self._kafka.poll(1, 0.0) if self._wanted(r)])
+
+    def _wanted(self, record: Record) -> bool:
+        """Whether a record is the next of an owned partition, and not behind the end to stop at."""
+        partition = (record.topic, record.partition)
+        owned = self._owned.get(partition)
+        if owned is None or record.offset < owned.read_to or partition in self._paused:
+            return False
+        return self._until is None or record.offset < self._until.get(partition, 0)
+
+    def _take(self, records: list[Record]) -> None:
+        """Decode records into the gather. What can't be decoded now is kept and tried again."""
+        self._undecoded = records
+        items = self._decoder.decode(records) if records else []
+        self._undecoded = []
+        if not items:
+            return
+        gather = self._gather
+        if not gather.items:
+            gather.since_s = self._clock()
+        for item in items:
+            record = item.record
+            fault = self._condemned.get((record.topic, record.partition, record.offset))
+            gather.items.append(item if fault is None else Dead(record, fault, None, 1))
+            gather.size_bytes += len(record.value or b"") + len(record.key or b"")
+            owned = self._owned[record.topic, record.partition]
+            owned.read_to = record.offset + 1
+
+    # Fold and write.
+
+    def _hand_over(self) -> None:
+        if self._undecoded or not self._ripe():
+            return
+        if self._write is not None or self._note_under_way():
+            return
+        advances = self._advances()
+        if advances:
+            self._write_batch(advances)
+        elif self._to_note:
+            ends, self._to_note = self._to_note, {}
+            self._note = self._store.observe(ends, self._epochs(ends))
+
+    def _note_under_way(self) -> bool:
+        if self._note is None:
+            return False
+        if not self._note.done():
+            return True
+        note, self._note = self._note, None
+        try:
+            note.result()
+        except TransientError:
+            self._start_over()
+            raise
+        return False
+
+    def _ripe(self) -> bool:
+        """Whether the gather may be written: full, waited long enough, or nothing more to read.
+
+        What could not be decoded is tried twice more first, the second time after a pause during
+        which reading goes on.
+        """
+        gather = self._gather
+        if not gather.items:
+            return True
+        full = len(gather.items) >= self._limit or gather.size_bytes >= self._limits.size_bytes
+        old = self._clock() - gather.since_s >= self._limits.linger_s
+        if not (full or old or self._drained):
+            return False
+        if not gather.retried:
+            gather.retried = True
+            if self._decoder.decode_again(gather.items, afresh=True):
+                gather.ripe_at_s = self._clock() + self._limits.retry_pause_s
+        if gather.ripe_at_s == 0.0:
+            return True
+        if self._clock() < gather.ripe_at_s:
+            return False
+        gather.ripe_at_s = 0.0
+        self._decoder.decode_again(gather.items, afresh=False)
+        return True
+
+    def _advances(self) -> dict[Partition, Advance]:
+        """How far each partition moves: behind its last record, and what was passed behind it."""
+        passed = self._kafka.positions(self._owned)
+        last: dict[Partition, Record] = {}
+        for item in self._gather.items:
+            last[item.record.topic, item.record.partition] = item.record
+        advances = {}
+        for partition, owned in self._owned.items():
+            end = max(owned.read_to, passed.get(partition, 0))
+            if self._until is not None:
+                end = min(end, max(self._until.get(partition, 0), owned.committed))
+            if end <= owned.committed or partition in self._paused:
+                continue
+            record = last.get(partition)
+            advances[partition] = Advance(
+                start=owned.committed,
+                end=end,
+                last_event_ms=None if record is None else record.timestamp_ms,
+                leader_epoch=None if record is None else record.leader_epoch,
+                complete_as_of=owned.complete_as_of(end),
+            )
+        return advances
+
+    def _write_batch(self, advances: dict[Partition, Advance]) -> None:
+        items, self._gather = self._gather.items, Gather()
+        folded = fold(items, advances=advances, views=self._views)
+        ends, self._to_note = self._to_note, {}
+        for partition, advance in advances.items():
+            self._owned[partition].read_to = advance.end
+        future = self._store.write(folded, self._epochs(advances | ends), ends)
+        self._write = (future, folded, items)
+
+    def _epochs(self, partitions: Collection[Partition]) -> dict[Partition, int]:
+        return {p: self._owned[p].epoch for p in partitions if p in self._owned}
+
+    # What becomes of a batch.
+
+    def _settle(self) -> None:
+        if self._write is None or not self._write[0].done():
+            return
+        (future, folded, items), self._write = self._write, None
+        try:
+            future.result()
+        except FencedError as error:
+            self._fenced(error)
+        except BatchRefusedError as error:
+            self._halve(error, items)
+        except TransientError as error:
+            self._start_over()
+            self._suffer(error)
+        else:
+            self._committed(folded, len(items))
+
+    def _committed(self, folded: Folded, size: int) -> None:
+        ends = {p: advance.end for p, advance in folded.advances.items() if p in self._owned}
+        for partition, end in ends.items():
+            self._owned[partition].committed = self._last[partition] = end
+        self._kafka.commit_async(ends)
+        self._limit = min(self._limits.rows, max(self._limit * 2, 1))
+        for place in list(self._condemned):
+            if ends.get((place[0], place[1]), 0) > place[2]:
+                del self._condemned[place]
+        METRICS.batch(folded, size)
+
+    def _fenced(self, error: FencedError) -> None:
+        _log.warning("fenced", partitions=list(error.partitions))
+        METRICS.fenced.inc()
+        self._start_over()
+        self._store.forget_build()
+        self._unconfirmed = True
+
+    def _halve(self, error: BatchRefusedError, items: list[Item]) -> None:
+        """The database refuses something in the batch: find the record that it is."""
+        self._start_over()
+        if len(items) > 1:
+            self._limit = max(1, len(items) // 2)
+            return
+        if not items or isinstance(items[0], Dead):
+            raise RefusedError(
+                f"the database refuses what the worker keeps for itself: {error}. Compare its"
+                " schema with the migrations (`alembic check`)."
+            ) from error
+        record = items[0].record
+        _log.error(
+            "the database refuses a record",
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            error=str(error),
+        )
+        place = (record.topic, record.partition, record.offset)
+        self._condemned[place] = Fault(Reason.REFUSED_BY_DATABASE, str(error))
+
+    def _start_over(self) -> None:
+        """Let go of every partition; each is claimed anew, where its epoch is still ours."""
+        self._forget_gathered(set(self._owned))
+        self._kafka.drop(self._owned)
+        self._to_claim.update({p: owned.epoch for p, owned in self._owned.items()})
+        self._owned.clear()
+        self._to_note.clear()
+
+    def _reread(self, partition: Partition) -> None:
+        """A partition can't be read on from where it is: its row and the broker tell why."""
+        owned = self._owned.pop(partition, None)
+        if owned is not None:
+            self._forget_gathered({partition})
+            self._kafka.drop([partition])
+            self._to_claim[partition] = owned.epoch
+
+    def _forget_gathered(self, partitions: set[Partition]) -> None:
+        """Drop what was read of these partitions and is not being written."""
+        self._undecoded = [r for r in self._undecoded if (r.topic, r.partition) not in partitions]
+        gather = self._gather
+        gather.items = [
+            i for i in gather.items if (i.record.topic, i.record.partition) not in partitions
+        ]
+        gather.size_bytes = sum(len(i.record.value or b"") for i in gather.items)
+        for partition in partitions & self._owned.keys():
+            owned = self._owned[partition]
+            in_hand = self._write[1].advances.get(partition) if self._write else None
+            owned.read_to = in_hand.end if in_hand else owned.committed
+
+    # Who owns what.
+
+    def _on_assigned(self, partitions: Collection[Partition]) -> None:
+        _log.info("assigned", partitions=sorted(partitions))
+        self._to_claim.update(dict.fromkeys(partitions))
+
+    def _on_revoked(self, partitions: Collection[Partition]) -> None:
+        _log.info("revoked", partitions=sorted(partitions))
+        # Only waited for: what has to follow from its outcome would meddle with this rebalance.
+        self._await_write()
+        self._let_go(partitions)
+
+    def _on_lost(self, partitions: Collection[Partition]) -> None:
+        _log.warning("lost", partitions=sorted(partitions))
+        self._let_go(partitions)
+
+    def _let_go(self, partitions: Collection[Partition]) -> None:
+        self._forget_gathered(set(partitions))
+        for partition in partitions:
+            self._owned.pop(partition, None)
+            self._to_claim.pop(partition, None)
+            self._last.pop(partition, None)
+            self._to_note.pop(partition, None)
+            self._paused.discard(partition)
+            self._refused.discard(partition)
+            self._status.accept(partition)
+        self._status.owned = len(self._owned)
+
+    def _confirm(self) -> None:
+        """After a fence: only a confirmed member of the group takes its partitions anew."""
+        if not self._unconfirmed:
+            return
+        member = self._kafka.confirm_member(
+            {p: self._last[p] for p in self._to_claim if p in self._last}
+        )
+        self._unconfirmed = False
+        if member:
+            self._to_claim = dict.fromkeys(self._to_claim)
+        else:
+            _log.warning("no longer a member", partitions=sorted(self._to_claim))
+            self._to_claim.clear()
+
+    def _claim(self) -> None:
+        """Draw epochs for what was assigned, and start reading where the rows say."""
+        if not self._to_claim or self._write is not None or self._note_under_way():
+            return
+        wanted = dict(self._to_claim)
+        brokers = self._kafka.describe(wanted, BROKER_TIMEOUT_S)
+        still_mine = {p: epoch for p, epoch in wanted.items() if epoch is not None}
+        try:
+            claims = self._store.claim(brokers, still_mine)
+        except FencedError as error:
+            self._fenced(error)
+            return
+        for partition, claimed in claims.items():
+            self._to_claim.pop(partition, None)
+            self._start(partition, claimed)
+        self._status.owned = len(self._owned)
+        self._status.wait_for(None)
+
+    def _start(self, partition: Partition, claimed: Claimed | Refusal) -> None:
+        if isinstance(claimed, Refusal):
+            self._refused.add(partition)
+            self._status.refuse(partition, claimed.reason)
+            _log.error(
+                "partition refused",
+                topic=partition[0],
+                partition=partition[1],
+                reason=claimed.reason,
+            )
+            return
+        start = claimed.next_offset
+        self._owned[partition] = Owned(claimed.epoch, start, start)
+        self._last[partition] = start
+        self._status.accept(partition)
+        _log.info(
+            "owned",
+            topic=partition[0],
+            partition=partition[1],
+            offset=start,
+            owner_epoch=claimed.epoch,
+        )
+        if claimed.paused:
+            self._paused.add(partition)
+        else:
+            self._paused.discard(partition)
+            self._kafka.start({partition: start})
+
+    # Outages.
+
+    def _suffer(self, error: TransientError) -> None:
+        """Something is away: hold everything back, keep the membership, try again later."""
+        tries = 1 if self._outage is None else self._outage.tries + 1
+        most = min(_BACKOFF_MOST_S, _BACKOFF_FIRST_S * 2.0**tries)
+        wait_s = most * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+        if self._outage is None:
+            _log.warning("waiting", reason=str(error))
+            self._kafka.pause(self._owned)
+        self._outage = Outage(str(error), tries, self._clock() + wait_s)
+        self._status.wait_for(str(error))
+
+    def _wait_out(self) -> None:
+        assert self._outage is not None
+        self._take_during_outage(self._kafka.poll(1, IDLE_POLL_S))
+        if self._clock() < self._outage.again_at_s:
+            return
+        before = self._outage
+        try:
+            self._confirm()
+            self._claim()
+            if self._undecoded:
+                self._take(self._undecoded)
+        except TransientError as error:
+            self._suffer(error)
+            return
+        _log.info("going on", after_tries=before.tries)
+        self._outage = None
+        self._kafka.resume(self._owned.keys() - self._paused)
+        self._status.wait_for(None)
+
+    def _take_during_outage(self, records: list[Record]) -> None:
+        """A record that was fetched before its partition was held back waits with the others."""
+        self._undecoded += [record for record in records if self._wanted(record)]
+
+
+def _wait(future: "Future[Any]", timeout_s: float) -> None:
+    """Wait for a future without taking its outcome."""
+    try:
+        future.exception(timeout_s)
+    except TimeoutError:
+        return

@@ -1,0 +1,243 @@
+"""The only SQL writer of a batch: one transaction that fences, writes the rows and advances.
+
+Exactly-once rests on this page. The rows of a batch and the positions that contain them are
+committed together, and only by the newest owner of each partition: the fence is an update of the
+position row that hits nothing once somebody else drew a newer epoch or moved the position.
+COMMIT is sent only after the client has read that every fence hit its row.
+
+The order of the steps is chosen (docs/architecture.md, "The transaction"): everything bulky is
+staged before anything is locked, orders are locked in key order, hot aggregate rows come last.
+"""
+
+import base64
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from psycopg import Connection, Cursor
+
+from ingest.claim import Observation, note_ends
+from ingest.connect import Session
+from ingest.errors import FencedError, TransientError
+from ingest.fold import COUNTERS, Changes, Folded, Key, Stored, reclassify
+from ingest.records import Dead
+from ingest.statements import Statements, ViewStatements
+from views.positions import Partition, PositionVector
+
+CHANNEL = "viewkeeper"
+"""Where readers listen: the payload is the build and the position vector that moved."""
+_MAX_PAYLOAD_BYTES = 7_900  # PostgreSQL takes less than 8,000
+
+Row = tuple[Any, ...]
+
+
+def write(
+    session: Session,
+    folded: Folded,
+    *,
+    epochs: Mapping[Partition, int],
+    topic_ids: Mapping[str, str],
+    ends: Mapping[Partition, Observation],
+) -> None:
+    """Commit a folded batch: its rows, dead letters and positions, or nothing.
+
+    `epochs` are the epochs that this worker drew, per partition; `ends` what was seen of the ends
+    of partitions since the last batch. FencedError: somebody newer owns
+    a partition; nothing was committed. BatchRefusedError: the database refuses a value; nothing
+    was committed. TransientError: it is not known whether the batch was committed; the session is
+    unusable, and the position rows tell.
+    """
+    with session.transaction() as connection:
+        statements = session.statements
+        stage(connection, statements, folded)
+        stored = _apply(connection, statements, folded, epochs)
+        before = {partition: list(counts) for partition, counts in folded.counters.items()}
+        if reclassify(folded, stored):
+            _correct_counters(connection, statements, folded, before)
+        _bury_dead(connection, folded.dead, topic_ids)
+        note_ends(connection, session.build, ends, epochs)
+        connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, _payload(session, folded)))
+
+
+def stage(connection: Connection[Row], statements: Statements, folded: Folded) -> None:
+    """Send the batch into temporary tables. Nothing is locked yet, so this may take its time."""
+    for view in statements.views:
+        changes = folded.changes[view.view.name]
+        if changes.events:
+            with connection.cursor() as cursor, cursor.copy(view.copy) as copy:
+                copy.set_types(view.staged_kinds)
+                for row in _staged_rows(changes):
+                    copy.write_row(row)
+        if view.bury is not None and folded.removals:
+            _stage_removals(connection, view, folded)
+
+
+def _staged_rows(changes: Changes) -> Iterable[Row]:
+    for key, events in changes.events.items():
+        event = changes.winner(key)
+        lowest = event.row[changes.key_width] if len(events) == 1 else changes.lowest_version(key)
+        record = event.record
+        yield (
+            *event.row,
+            record.topic,
+            record.partition,
+            record.offset,
+            event.schema_id,
+            record.timestamp_ms,
+            lowest,
+        )
+
+
+def _stage_removals(connection: Connection[Row], view: ViewStatements, folded: Folded) -> None:
+    rows = [
+        (key, partition, record.offset, record.timestamp_ms)
+        for (topic, key, partition), record in folded.removals.items()
+        if topic == view.view.stream.topic
+    ]
+    copy_sql = f"COPY buried_{view.view.name} FROM STDIN (FORMAT BINARY)"
+    with connection.cursor() as cursor, cursor.copy(copy_sql) as copy:
+        copy.set_types(("text", "int4", "int8", "int8"))
+        for row in rows:
+            copy.write_row(row)
+
+
+def _apply(
+    connection: Connection[Row],
+    statements: Statements,
+    folded: Folded,
+    epochs: Mapping[Partition, int],
+) -> dict[str, dict[Key, Stored]]:
+    """Fence, meet, upsert, sum. Answers the stored rows that were not older than the batch."""
+    asked: list[tuple[ViewStatements, Cursor[Row]]] = []
+    unmet: list[Cursor[Row]] = []
+    with connection.pipeline():
+        fences = {
+            partition: connection.execute(
+                statements.fence, _fence_values(folded, partition, epochs[partition])
+            )
+            for partition in sorted(folded.advances)
+        }
+        if any(changes.events for changes in folded.changes.values()) or folded.removals:
+            for view in statements.parents:
+                for sql in (view.make, view.meet):
+                    connection.execute(_known(sql))
+                unmet.append(connection.execute(_known(view.count)))
+            for view in statements.views:
+                if folded.changes[view.view.name].events:
+                    asked.append((view, connection.execute(view.ask)))
+            _upsert(connection, statements, folded)
+            for aggregate in statements.aggregates:
+                connection.execute(aggregate.add)
+                connection.execute(aggregate.drop)
+    lost = tuple(partition for partition, fence in fences.items() if fence.rowcount != 1)
+    if lost:
+        raise FencedError(lost)
+    if any(cursor.fetchone() != (0,) for cursor in unmet):
+        raise TransientError("a row vanished between being found and being locked")
+    return {view.view.name: _stored(view, cursor) for view, cursor in asked}
+
+
+def _upsert(connection: Connection[Row], statements: Statements, folded: Folded) -> None:
+    for child in statements.children:
+        if folded.changes[child.view.name].events:
+            if child.meet is not None:
+                connection.execute(child.meet)
+            connection.execute(_known(child.insert))
+    for parent in statements.parents:
+        if folded.changes[parent.view.name].events:
+            connection.execute(_known(parent.update))
+        if parent.bury is not None and folded.removals:
+            connection.execute(parent.bury)
+            connection.execute(_known(parent.hide))
+        if parent.roll_up is not None:
+            connection.execute(parent.roll_up)
+
+
+def _known(sql: str | None) -> str:
+    assert sql is not None
+    return sql
+
+
+def _fence_values(folded: Folded, partition: Partition, epoch: int) -> dict[str, object]:
+    advance = folded.advances[partition]
+    return {
+        "topic": partition[0],
+        "partition": partition[1],
+        "start": advance.start,
+        "end": advance.end,
+        "epoch": epoch,
+        "last_event_ms": advance.last_event_ms,
+        "leader_epoch": advance.leader_epoch,
+        "complete_as_of": advance.complete_as_of,
+        **dict(zip(COUNTERS, folded.counters[partition], strict=True)),
+    }
+
+
+def _stored(view: ViewStatements, cursor: Cursor[Row]) -> dict[Key, Stored]:
+    width = len(view.view.key)
+    return {row[:width]: Stored(row[width], row) for row in cursor}
+
+
+def _correct_counters(
+    connection: Connection[Row],
+    statements: Statements,
+    folded: Folded,
+    before: Mapping[Partition, Sequence[int]],
+) -> None:
+    for partition, counts in folded.counters.items():
+        change = [now - was for now, was in zip(counts, before[partition], strict=True)]
+        if any(change):
+            values = dict(zip(COUNTERS, change, strict=True))
+            connection.execute(
+                statements.count, {"topic": partition[0], "partition": partition[1], **values}
+            )
+
+
+_DEAD_LETTER = """
+WITH kept AS (
+    INSERT INTO ingest.dead_letters
+        (topic, topic_id, partition, "offset", key, value, headers, recorded_at, schema_id,
+         reason, detail, attempts)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+    ON CONFLICT (topic_id, partition, "offset") DO NOTHING
+    RETURNING id)
+INSERT INTO ingest.outbox (dead_letter_id) SELECT id FROM kept
+"""
+
+
+def _bury_dead(
+    connection: Connection[Row], dead: Sequence[Dead], topic_ids: Mapping[str, str]
+) -> None:
+    """Keep each dead record with its bytes. One that is recorded already goes by its state."""
+    if dead:
+        with connection.cursor() as cursor:
+            cursor.executemany(_DEAD_LETTER, [_dead_row(item, topic_ids) for item in dead])
+
+
+def _dead_row(item: Dead, topic_ids: Mapping[str, str]) -> Row:
+    record = item.record
+    headers = [
+        [name, None if value is None else base64.b64encode(value).decode()]
+        for name, value in record.headers
+    ]
+    return (
+        record.topic,
+        topic_ids[record.topic],
+        record.partition,
+        record.offset,
+        record.key,
+        record.value,
+        json.dumps(headers) if headers else None,
+        datetime.fromtimestamp(record.timestamp_ms / 1000, UTC),
+        item.schema_id,
+        item.fault.reason.value,
+        str(item.fault).replace("\0", "\\0"),
+        item.attempts,
+    )
+
+
+def _payload(session: Session, folded: Folded) -> str:
+    moved = {partition: advance.end for partition, advance in folded.advances.items()}
+    payload = f"{session.build} {PositionVector(moved)}"
+    return payload if len(payload.encode()) < _MAX_PAYLOAD_BYTES else session.build

@@ -9,6 +9,7 @@ from api.app import create_app
 from api.settings import ApiSettings
 from starlette.applications import Starlette
 
+from cli.logs import log_to_stderr
 from cli.misuse import CommandError
 from cli.stopping import stop_signal
 from ingest import service
@@ -25,6 +26,7 @@ def ingest(
     ] = None,
 ) -> None:
     """Run a worker: apply events until Ctrl-C or SIGTERM, which finish the batch in hand."""
+    log_to_stderr()
     settings = IngestSettings.model_validate({})
     position = None if until is None else parse_position(until)
     with stop_signal() as stop:
@@ -39,6 +41,7 @@ def api(
     ] = None,
 ) -> None:
     """Serve the views over GraphQL at /graphql."""
+    log_to_stderr()
     settings = ApiSettings.model_validate({})
     at_host, at_port = host or settings.api_host, settings.api_port if port is None else port
     _raise_if_taken(at_host, at_port)
@@ -49,7 +52,7 @@ def api(
         port=at_port,
         workers=workers,
         access_log=False,
-        log_level="warning",
+        log_config=None,
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
@@ -57,6 +60,7 @@ def api(
 
 def make_app() -> Starlette:
     """The application of one API process; each reads the settings by itself."""
+    log_to_stderr()
     return create_app(ApiSettings.model_validate({}))
 
 

@@ -17,6 +17,7 @@ from rich.table import Table
 OUT: Final = Console(highlight=False)
 ERR: Final = Console(stderr=True, highlight=False)
 PLAIN_EVERY_S: Final = 5.0
+PIPE_WIDTH: Final = 1_000
 
 Tell = Callable[[int, int | None], None]
 """Called with what is done and, where it is known, how much there is in all."""
@@ -44,8 +45,11 @@ def answer_json(value: object) -> None:
 
 
 def answer_table(table: Table) -> None:
-    """The answer for a person. A pipe has no width, so nothing is cut there."""
-    OUT.print(table, width=None if OUT.is_terminal else 1_000)
+    """The answer for a person. A pipe has no width, so nothing is folded there."""
+    if OUT.is_terminal:
+        OUT.print(table)
+    else:
+        Console(highlight=False, width=PIPE_WIDTH).print(table)
 
 
 def table(*columns: str, right: tuple[str, ...] = (), title: str | None = None) -> Table:

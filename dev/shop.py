@@ -21,6 +21,8 @@ Encode = Callable[[Mapping[str, Any]], bytes]
 ORDERS: Final = "orders"
 PAYMENTS: Final = "payments"
 CENT: Final = Decimal("0.01")
+LONGEST_STORY: Final = timedelta(hours=4)
+"""No story takes longer, so none that begins so long ago ends in the future."""
 
 # What one unit of each currency is to a euro, roughly, and how often it is paid in.
 CURRENCIES: Final[Mapping[str, tuple[Decimal, int]]] = {
@@ -115,7 +117,7 @@ class Shop:
     ) -> None:
         self._encoders = encoders
         self._rng = random.Random(seed)
-        self._now_at = start_at or datetime.now(UTC)
+        self._now_at = start_at or datetime.now(UTC) - LONGEST_STORY
         self._prefix = prefix
         self._open_orders = open_orders
         self._shares = shares or Shares()
@@ -157,7 +159,7 @@ class Shop:
     def _story(self, number: int) -> _Story:
         """One order from the basket to the door, and what happens on the way."""
         self.begun += 1
-        self._now_at += timedelta(seconds=self._rng.randrange(1, 4))
+        self._now_at += timedelta(milliseconds=self._rng.randrange(20, 60))
         story = _Story(f"{self._prefix}order-{number:06d}")
         first = self._basket(story.order_id)
         orders = self._order_versions(first)

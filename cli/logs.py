@@ -1,0 +1,52 @@
+"""Logs of the services: one line per event on standard error, the same form for every library.
+
+Stands apart because only who runs a process may decide where its log goes.
+"""
+
+import logging
+import sys
+
+import structlog
+from structlog.typing import Processor
+
+_QUIET = ("httpx", "httpcore", "uvicorn.error", "websockets", "alembic")
+
+
+def log_to_stderr() -> None:
+    """Configure structlog and the standard library. May be called again.
+
+    On a terminal lines are coloured for people; elsewhere they are `key=value`, times in UTC.
+    """
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_rendered(coloured=sys.stderr.isatty()),
+            ],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _rendered(*, coloured: bool) -> list[Processor]:
+    if coloured:
+        return [structlog.dev.ConsoleRenderer()]
+    first = ["timestamp", "level", "event"]
+    return [
+        structlog.processors.format_exc_info,
+        structlog.processors.LogfmtRenderer(key_order=first, bool_as_flag=False),
+    ]

@@ -5,9 +5,7 @@ topics from the first offset into a database of their own; what each must have w
 is counted, so that none can win by leaving something out.
 """
 
-import hashlib
 import sys
-import venv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +15,8 @@ import psycopg
 
 from bench import floor
 from bench.eventlog import TOPICS, EventLog
-from bench.stage import CHECKOUT, Database, Stage, script
-from dev.cache import home_dir
+from bench.stage import Database, Stage, script
 from views.positions import PositionVector
-
-QUIX_LOCK: Final = CHECKOUT / "requirements-bench.lock"
-SETUP_TIMEOUT_S: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +56,11 @@ def position_of(log: EventLog) -> str:
 
 
 def _worker_settings(run: Run) -> dict[str, str]:
-    return {"DATABASE_URL": run.database.dsn, "GROUP_ID": run.group, "OPS_PORT": "0"}
+    return {
+        "VIEWKEEPER_DATABASE_URL": run.database.dsn,
+        "VIEWKEEPER_GROUP_ID": run.group,
+        "VIEWKEEPER_OPS_PORT": "0",
+    }
 
 
 WORKER: Final = Contestant(
@@ -86,7 +84,7 @@ QUIX: Final = Contestant(
     does="its PostgreSQL sink, two raw tables that every event is appended to",
     prepare=lambda _: None,
     command=lambda run: [
-        *(str(quix_python(run.stage)), "-I", str(Path(__file__).with_name("quix.py"))),
+        *(str(run.stage.peers_python()), "-I", str(Path(__file__).with_name("quix.py"))),
         *_arguments(run),
         *("--registry", run.stage.registry.url),
     ],
@@ -101,20 +99,6 @@ def _arguments(run: Run) -> list[str]:
         *("--group", run.group),
         *("--events", str(run.log.events)),
     ]
-
-
-def quix_python(stage: Stage) -> Path:
-    """The interpreter of the environment that holds Quix Streams; made if it is not there."""
-    fingerprint = hashlib.sha256(QUIX_LOCK.read_bytes()).hexdigest()[:12]
-    folder = home_dir() / "bench-venv"
-    python, mark = folder / "bin" / "python", folder / f"made-from-{fingerprint}"
-    if not mark.exists():
-        venv.create(folder, clear=True, with_pip=True)
-        install = ["-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(QUIX_LOCK)]
-        with stage.child("bench-venv", [str(python), *install]) as child:
-            child.result(SETUP_TIMEOUT_S)
-        mark.touch()
-    return python
 
 
 def check(database: Database, log: EventLog, *, schema: str, keeps_latest: bool) -> None:

@@ -25,7 +25,7 @@ from bench.child import ChildFailedError, cpu_s, memory_mb
 from bench.contestants import check
 from bench.eventlog import EventLog, LastRecord
 from bench.stage import Database, Stage
-from bench.throughput import RUN_TIMEOUT_S, Assignment, Sample, last_commit_at
+from bench.throughput import RUN_TIMEOUT_S, Assignment, Sample, Say, last_commit_at
 from dev.cache import KAFKA_VERSION, part
 from dev.ports import LOOPBACK, free_port
 
@@ -187,7 +187,7 @@ class Connect:
         return json.loads(content) if content else None
 
 
-def measure(stage: Stage, log: EventLog) -> list[Sample]:
+def measure(stage: Stage, log: EventLog, *, say: Say) -> list[Sample]:
     """One round: the fresh JVM, then the same one warm, each into a fresh database."""
     connect_home()
     fresh, warm = (stage.fresh_database(f"debezium_{name}") for name in ("fresh", "warm"))
@@ -198,6 +198,8 @@ def measure(stage: Stage, log: EventLog) -> list[Sample]:
         samples.append(_timed(connect, stage, log, warm, WARM, since=asked_at))
     for database in (fresh, warm):
         stage.drop(database)
+    for sample in samples:
+        say(f"  {sample.contestant} {sample.rate:,.0f} events/s")
     return samples
 
 

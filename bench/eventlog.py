@@ -217,12 +217,12 @@ def _bare(schema: Any) -> Any:
 class Delivery:
     """A producer that keeps the end of every partition and raises what the broker refused."""
 
-    def __init__(self, bootstrap_servers: str, encoder: Encoder) -> None:
+    def __init__(self, bootstrap_servers: str, encoder: Encoder, *, linger_ms: int = 20) -> None:
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap_servers,
                 "enable.idempotence": True,
-                "linger.ms": 20,
+                "linger.ms": linger_ms,
                 "log_level": 3,
                 "queue.buffering.max.messages": 200_000,
             }

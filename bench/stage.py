@@ -4,6 +4,7 @@ Stands apart so that every contestant meets the same servers, started by the sam
 and the tests.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+import venv
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,9 +27,12 @@ from psycopg import sql
 
 from bench.child import Child, cpu_s
 from bench.eventlog import TOPICS, contract
+from dev.cache import home_dir
 from dev.stack import OWNER, Stack
 
 CHECKOUT: Final = Path(__file__).parents[1]
+PEERS_LOCK: Final = CHECKOUT / "requirements-bench.lock"
+SETUP_TIMEOUT_S: Final = 600.0
 MIGRATION_TIMEOUT_S: Final = 120.0
 JOIN_TIMEOUT_S: Final = 30.0
 # Durable as shipped. Commit times are kept because the end of a run is read from them, and there
@@ -99,26 +104,40 @@ class Stage:
     def migrate(self, database: Database) -> None:
         """Bring a database to the newest version of the views."""
         command = [str(script("alembic")), "-c", str(CHECKOUT / "alembic.ini"), "upgrade", "head"]
-        with self.child("migrate", command, settings={"DATABASE_URL": database.dsn}) as child:
+        with self.child(
+            "migrate", command, environment={"VIEWKEEPER_DATABASE_URL": database.dsn}
+        ) as child:
             child.result(MIGRATION_TIMEOUT_S)
 
+    def peers_python(self) -> Path:
+        """The interpreter of the environment that holds the peers; made if it is not there."""
+        fingerprint = hashlib.sha256(PEERS_LOCK.read_bytes()).hexdigest()[:12]
+        folder = home_dir() / "bench-venv"
+        python, mark = folder / "bin" / "python", folder / f"made-from-{fingerprint}"
+        if not mark.exists():
+            venv.create(folder, clear=True, with_pip=True)
+            install = ["-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(PEERS_LOCK)]
+            with self.child("bench-venv", [str(python), *install]) as child:
+                child.result(SETUP_TIMEOUT_S)
+            mark.touch()
+        return python
+
     def child(
-        self, name: str, command: list[str], *, settings: Mapping[str, str] | None = None
+        self, name: str, command: list[str], *, environment: Mapping[str, str] | None = None
     ) -> Child:
-        """Start a program with these `VIEWKEEPER_` settings and no others."""
-        clean = {k: v for k, v in os.environ.items() if not k.startswith("VIEWKEEPER_")}
-        ours = {
-            "KAFKA_BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers,
-            "SCHEMA_REGISTRY_URL": self.registry.url,
-            **(settings or {}),
-        }
-        prefixed = {f"VIEWKEEPER_{k}": v for k, v in ours.items()}
-        log_path = self.logs / f"{name.replace(' ', '-')}.log"
+        """Start a program that knows these servers; no other `VIEWKEEPER_` setting reaches it."""
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("VIEWKEEPER_")}
         return Child(
             name,
             command,
-            environment={**clean, **prefixed, "PYTHONPATH": str(CHECKOUT)},
-            log_path=log_path,
+            environment={
+                **inherited,
+                "PYTHONPATH": str(CHECKOUT),
+                "VIEWKEEPER_KAFKA_BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers,
+                "VIEWKEEPER_SCHEMA_REGISTRY_URL": self.registry.url,
+                **(environment or {}),
+            },
+            log_path=self.logs / f"{name.replace(' ', '-')}.log",
         )
 
     def database_cpu_s(self) -> float:

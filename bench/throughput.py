@@ -91,7 +91,7 @@ def measure(stage: Stage, log: EventLog, contestant: Contestant) -> tuple[Sample
     contestant.prepare(run)
     command, settings = contestant.command(run), contestant.settings(run)
     database_before_s = stage.database_cpu_s()
-    with stage.child(contestant.name, command, settings=settings) as child:
+    with stage.child(contestant.name, command, environment=settings) as child:
         watch = Assignment(stage, run.group)
         usage = child.result(RUN_TIMEOUT_S)
         assigned_at = watch.finish(otherwise=child.started_at)
@@ -109,18 +109,15 @@ def measure(stage: Stage, log: EventLog, contestant: Contestant) -> tuple[Sample
     return sample, run.database
 
 
-def rounds(
-    stage: Stage, log: EventLog, contestants: Sequence[Contestant], *, count: int, say: Say
-) -> list[list[Sample]]:
-    """Every contestant once per round, in turn; each round begins with another one."""
-    measured: list[list[Sample]] = []
-    for number in range(count):
-        shift = number % len(contestants)
-        samples = []
-        for contestant in [*contestants[shift:], *contestants[:shift]]:
-            sample, database = measure(stage, log, contestant)
-            stage.drop(database)
-            samples.append(sample)
-            say(f"  round {number + 1}: {contestant.name} {sample.rate:,.0f} events/s")
-        measured.append(samples)
-    return measured
+def one_round(
+    stage: Stage, log: EventLog, contestants: Sequence[Contestant], *, number: int, say: Say
+) -> list[Sample]:
+    """Every contestant once; each round begins with another one."""
+    shift = number % len(contestants)
+    samples = []
+    for contestant in [*contestants[shift:], *contestants[:shift]]:
+        sample, database = measure(stage, log, contestant)
+        stage.drop(database)
+        samples.append(sample)
+        say(f"  round {number + 1}: {contestant.name} {sample.rate:,.0f} events/s")
+    return samples

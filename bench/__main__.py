@@ -1,0 +1,161 @@
+"""`make bench`: run the benchmarks, print their tables, write `bench/RESULTS.md`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bench import contestants, debezium, freshness, report, serving, throughput
+from bench.eventlog import EventLog, produce
+from bench.stage import Database, Stage
+
+RESULTS: Final = Path(__file__).with_name("RESULTS.md")
+PARTS: Final = ("ingest", "serving", "freshness")
+SEED: Final = 20_260_101
+PARTITIONS: Final = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How much of everything."""
+
+    events: int
+    rounds: int
+    serving_s: float
+    rates: tuple[int, ...]
+    probes: int
+    full: bool
+
+
+QUICK: Final = Plan(events=20_000, rounds=1, serving_s=1.0, rates=(100,), probes=20, full=False)
+USUAL: Final = Plan(
+    events=200_000, rounds=3, serving_s=4.0, rates=(100, 1000), probes=150, full=False
+)
+FULL: Final = Plan(
+    events=1_000_000, rounds=3, serving_s=8.0, rates=(100, 1000, 5000), probes=400, full=True
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse, run the parts, report."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--full", action="store_true", help="1,000,000 events, Debezium, 5,000/s")
+    size.add_argument("--quick", action="store_true", help="one small round, nothing is written")
+    parser.add_argument("--only", choices=PARTS, action="append", help="one part; may be repeated")
+    parser.add_argument("--events", type=int, help="another number of events")
+    parser.add_argument("--debezium", action="store_true", help="Debezium without --full")
+    options = parser.parse_args(arguments)
+    plan = FULL if options.full else QUICK if options.quick else USUAL
+    tables = Benchmark(
+        plan,
+        events=options.events or plan.events,
+        parts=tuple(options.only or PARTS),
+        with_debezium=plan.full or options.debezium,
+    ).run()
+    print("\n" + tables)
+    if not options.quick:
+        RESULTS.write_text(tables)
+
+
+class Benchmark:
+    """One run: the servers, the log, the parts in turn, the document."""
+
+    def __init__(
+        self, plan: Plan, *, events: int, parts: tuple[str, ...], with_debezium: bool
+    ) -> None:
+        self._plan = plan
+        self._events = events
+        self._parts = parts
+        self._with_debezium = with_debezium
+
+    def run(self) -> str:
+        """Everything that was asked for, as one document."""
+        with Stage(partitions=PARTITIONS) as stage:
+            stage.peers_python()
+            say(f"writing {self._events:,} events")
+            log = produce(
+                stage.kafka.bootstrap_servers, stage.schema_ids, events=self._events, seed=SEED
+            )
+            say(f"  {log.size_mb:.0f} MB in {len(log.next_offsets)} partitions")
+            ingested = self._ingest(stage, log) if "ingest" in self._parts else []
+            served, seen = self._read(stage, log)
+        conditions = report.Conditions(
+            command=" ".join(["python -m bench", *sys.argv[1:]]),
+            events=self._events,
+            partitions=PARTITIONS,
+            rounds=self._plan.rounds,
+        )
+        tables = [
+            *([report.ingest_table(ingested, conditions)] if ingested else []),
+            *([report.serving_table(served)] if served else []),
+            *([report.freshness_table(seen)] if seen else []),
+            report.memory_table(ingested, served, seen),
+        ]
+        return report.document(tables, conditions)
+
+    def _ingest(self, stage: Stage, log: EventLog) -> list[list[throughput.Sample]]:
+        say("ingest throughput")
+        side_by_side = (contestants.WORKER, contestants.FLOOR, contestants.QUIX)
+        measured = []
+        for number in range(self._plan.rounds):
+            samples = throughput.one_round(stage, log, side_by_side, number=number, say=say)
+            if self._with_debezium:
+                samples += debezium.measure(stage, log, say=say)
+            measured.append(samples)
+        return measured
+
+    def _read(
+        self, stage: Stage, log: EventLog
+    ) -> tuple[list[list[serving.ServingSample]], list[list[freshness.FreshnessSample]]]:
+        wanted = [part for part in self._parts if part != "ingest"]
+        if not wanted:
+            return [], []
+        database = self._filled(stage, log)
+        return (
+            self._serve(stage, database) if "serving" in wanted else [],
+            self._freshen(stage, log, database) if "freshness" in wanted else [],
+        )
+
+    def _filled(self, stage: Stage, log: EventLog) -> Database:
+        """A database with the whole log in it, for readers."""
+        say("filling the database that is read")
+        _, database = throughput.measure(stage, log, contestants.WORKER)
+        return database
+
+    def _serve(self, stage: Stage, database: Database) -> list[list[serving.ServingSample]]:
+        say("serving")
+        return serving.rounds(
+            stage,
+            database,
+            serving.SERVICES,
+            serving.shapes(database, full=self._plan.full),
+            count=self._plan.rounds,
+            seconds=self._plan.serving_s,
+            say=say,
+        )
+
+    def _freshen(
+        self, stage: Stage, log: EventLog, database: Database
+    ) -> list[list[freshness.FreshnessSample]]:
+        say("freshness")
+        return freshness.rounds(
+            stage,
+            log,
+            database,
+            rates=self._plan.rates,
+            probes=self._plan.probes,
+            count=self._plan.rounds,
+            say=say,
+        )
+
+
+def say(line: str) -> None:
+    """Progress, at once."""
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

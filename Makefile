@@ -28,9 +28,9 @@ $(READY): requirements.lock pyproject.toml
 	$(PIP) install --no-compile --no-deps --no-build-isolation -e .
 	touch $@
 
-$(PEERS): $(READY)
+$(PEERS): $(READY) requirements-bench.lock
 	echo "installing the peers to measure against (once)"
-	$(PIP) install --no-compile --no-build-isolation -e '.[bench]'
+	$(PIP) install --require-hashes --no-compile -r requirements-bench.lock
 	touch $@
 
 demo: $(READY) ## everything at work on this machine; SECONDS=30 stops by itself

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from ingest.errors import DeadRecordError, Fault, Reason
+from ingest.walk import MAX_ITEMS
 from views.model import StreamView
 
 MAX_KEY_BYTES = 1_000
@@ -136,6 +137,12 @@ def _json_maker(schema: Any) -> Convert:
     return lambda value: orjson.dumps(value if shape is None else shape(value)).decode()
 
 
+def _bounded(values: Any) -> Any:
+    if len(values) > MAX_ITEMS:
+        raise DeadRecordError(Fault(Reason.OVER_LIMIT, f"a list of more than {MAX_ITEMS} items"))
+    return values
+
+
 def _json_value(schema: Any) -> Convert | None:
     """How a value inside a list, map or record looks in JSON: decimals as text, exactly."""
     inner, nullable = _without_null(schema)
@@ -153,10 +160,14 @@ def _json_plain(schema: Any) -> Convert | None:
         return _int_32
     if base == "array":
         item = _json_value(schema["items"])
-        return None if item is None else lambda values: [item(value) for value in values]
+        if item is None:
+            return _bounded
+        return lambda values: [item(value) for value in _bounded(values)]
     if base == "map":
         entry = _json_value(schema["values"])
-        return None if entry is None else lambda m: {key: entry(value) for key, value in m.items()}
+        if entry is None:
+            return _bounded
+        return lambda values: {key: entry(value) for key, value in _bounded(values).items()}
     if base == "record":
         return _json_record(schema)
     return None

@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from migrations.around import drop_people_views, follow_catalogue
 from migrations.builds import FIRST_BUILD, builds_of, live_build, models, write_for_all_builds
-from migrations.turn import hold_writers, telling_who_waits, wait_for_turn
+from migrations.turn import hold_writers, in_sentences, wait_for_turn
 
 VERSIONS = "public.alembic_version"
 CONNECT_TIMEOUT_S = 10
@@ -92,7 +92,7 @@ def migrate(connection: Connection) -> None:
     """Run the versions and what goes around them, with every writer of the builds kept out."""
     lock_timeout_s = seconds("lock_timeout_s", 5)
     wait_for_turn(connection, wait_s=seconds("wait_s", 60))
-    with telling_who_waits(lock_timeout_s=lock_timeout_s):
+    with in_sentences(lock_timeout_s=lock_timeout_s):
         hold_writers(connection, builds_of(connection), lock_timeout_s=lock_timeout_s)
         configure(connection)
         grants = drop_people_views(connection) if versions_to_run() else []

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 MIGRATION_LOCK: Final = 8_526_488_214_001
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 _DEADLOCK: Final = "40P01"
+_NO_RIGHT: Final = "42501"
 
 
 def wait_for_turn(connection: Connection, *, wait_s: float) -> None:
@@ -47,11 +48,17 @@ def hold_writers(connection: Connection, builds: list[str], *, lock_timeout_s: f
 
 
 @contextmanager
-def telling_who_waits(*, lock_timeout_s: float) -> Iterator[None]:
-    """Turn a lock that was not had into a sentence for the operator."""
+def in_sentences(*, lock_timeout_s: float) -> Iterator[None]:
+    """Turn what an operator can mend into a sentence: a lock not had, a right not given."""
     try:
         yield
     except DBAPIError as error:
+        if sqlstate(error) == _NO_RIGHT:
+            raise CommandError(
+                f"{error.orig}\nin {_shortened(error.statement)}\nMigrations run as the owner of "
+                "the database, who may create roles (CREATEROLE) or finds the role "
+                "viewkeeper_reader made. Nothing was changed."
+            ) from error
         if sqlstate(error) not in (_LOCK_NOT_AVAILABLE, _DEADLOCK):
             raise
         raise CommandError(

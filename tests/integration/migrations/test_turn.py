@@ -92,6 +92,14 @@ def test_a_migration_lets_a_batch_end_before_it_locks_anything(database: Databas
     assert query(database.dsn, "SELECT next_offset FROM build_1.positions") == [(1,)]
 
 
+def test_a_login_without_the_rights_is_told_which(database: Database) -> None:
+    run = alembic(database.api_dsn, "downgrade", "base")
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode != 0
+    assert "Migrations run as the owner of the database" in output
+    assert "Traceback" not in output
+
+
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [

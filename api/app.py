@@ -1,0 +1,143 @@
+"""The API as a Starlette application: routes, and what lives as long as the process."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+from graphql import GraphQLSchema
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from api.documents import Documents
+from api.errors import ApiError
+from api.execute import Answer, Executor
+from api.http import respond
+from api.metrics import CONTENT_TYPE, Metrics
+from api.observe import Observed
+from api.page import PageSizes
+from api.read import RETRY_AFTER_S, Observe, Reader, ReaderOptions, ignore
+from api.schema import SCHEMA, TYPES, sdl
+from api.settings import ApiSettings
+from views import CATALOGUE
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """What the routes work with."""
+
+    settings: ApiSettings
+    reader: Reader
+    executor: Executor
+    metrics: Metrics
+
+
+def create_app(settings: ApiSettings, *, observe: Observe = ignore) -> Starlette:
+    """The application; it connects when it starts and may start before its database.
+
+    `observe` hears the text of every SQL statement.
+    """
+    service = _service(settings, observe)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        if settings.reads_as_owner:
+            _log.warning("reading with the owner's login: set VIEWKEEPER_API_DATABASE_URL")
+        await service.reader.open()
+        try:
+            yield
+        finally:
+            await service.reader.close()
+
+    app = Starlette(
+        routes=[
+            Route("/graphql", _graphql, methods=["GET", "POST", "PUT", "DELETE", "PATCH"]),
+            Route("/healthz", _healthz),
+            Route("/readyz", _readyz),
+            Route("/metrics", _metrics),
+            Route("/schema.graphql", _schema),
+        ],
+        middleware=[Middleware(Observed, metrics=service.metrics)],
+        lifespan=lifespan,
+    )
+    app.state.service = service
+    return app
+
+
+def _service(settings: ApiSettings, observe: Observe) -> Service:
+    metrics = Metrics()
+    reader = Reader(
+        ReaderOptions(
+            dsn=settings.dsn,
+            topics=CATALOGUE.topics,
+            connections=settings.api_connections,
+            acquire_timeout_s=settings.api_acquire_timeout_s,
+            statement_timeout_s=settings.api_statement_timeout_s,
+        ),
+        observe=observe,
+    )
+    schema = graphql_schema()
+    executor = Executor(
+        schema,
+        reader,
+        documents=Documents(schema, introspection=settings.introspection),
+        topics=CATALOGUE.topics,
+        sizes=PageSizes(settings.api_page_default, settings.api_page_most),
+        count_cap=settings.api_count_cap,
+    )
+    return Service(settings=settings, reader=reader, executor=executor, metrics=metrics)
+
+
+def graphql_schema() -> GraphQLSchema:
+    """What Strawberry made of the declarations, as graphql-core executes it."""
+    schema: GraphQLSchema = SCHEMA._schema
+    return schema
+
+
+async def _graphql(request: Request) -> Response:
+    service: Service = request.app.state.service
+    response = await respond(request, service.executor, request_id=request.state.request_id)
+    answer: Answer = request.state.answer
+    service.metrics.operations.labels(answer.outcome).inc()
+    service.metrics.operation_statements.observe(answer.statements)
+    return response
+
+
+async def _healthz(_: Request) -> Response:
+    """The process answers. Never touches the database: a restart would not mend that."""
+    return JSONResponse({"healthy": True})
+
+
+async def _readyz(request: Request) -> Response:
+    """Whether operations would be answered now; if not, which check failed."""
+    service: Service = request.app.state.service
+    problem = await _problem(service)
+    if problem is None:
+        return JSONResponse({"ready": True, "checks": {"database": "ok"}})
+    return JSONResponse(
+        {"ready": False, "checks": {"database": problem}},
+        status_code=503,
+        headers={"Retry-After": str(RETRY_AFTER_S)},
+    )
+
+
+async def _problem(service: Service) -> str | None:
+    try:
+        missing = await service.reader.missing_views([each.view.name for each in TYPES])
+    except ApiError as error:
+        return error.message
+    return f"views not in the live build yet: {', '.join(missing)}" if missing else None
+
+
+async def _metrics(request: Request) -> Response:
+    service: Service = request.app.state.service
+    return Response(service.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+
+async def _schema(_: Request) -> Response:
+    return PlainTextResponse(sdl())

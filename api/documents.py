@@ -1,0 +1,155 @@
+"""GraphQL documents: parsed and validated once, remembered by their text.
+
+Stands apart because everything in here happens before the database hears of a request.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+from graphql import (
+    DocumentNode,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    GraphQLError,
+    GraphQLSchema,
+    InlineFragmentNode,
+    NoSchemaIntrospectionCustomRule,
+    OperationDefinitionNode,
+    OperationType,
+    SelectionSetNode,
+    parse,
+    specified_rules,
+    validate,
+)
+
+from api.errors import with_code
+
+MAX_BYTES: Final = 10_000
+MAX_TOKENS: Final = 2_000
+REMEMBERED: Final = 500
+_MAX_ERRORS: Final = 20
+
+
+class RefusedError(Exception):
+    """The request cannot be run as it stands. `errors` are what the client is told."""
+
+    def __init__(self, errors: list[dict[str, Any]]) -> None:
+        super().__init__(errors)
+        self.errors = errors
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation of a valid document."""
+
+    document: DocumentNode
+    definition: OperationDefinitionNode
+
+    @property
+    def name(self) -> str | None:
+        """Its name, if it has one."""
+        return self.definition.name.value if self.definition.name else None
+
+    @property
+    def is_query(self) -> bool:
+        """Whether it only reads, once."""
+        return self.definition.operation is OperationType.QUERY
+
+    @property
+    def reads_views(self) -> bool:
+        """Whether it asks for more than the schema itself."""
+        fragments = {
+            each.name.value: each
+            for each in self.document.definitions
+            if isinstance(each, FragmentDefinitionNode)
+        }
+        return _reads_views(self.definition.selection_set, fragments)
+
+
+class Documents:
+    """Parses and validates, with a bounded memory."""
+
+    def __init__(self, schema: GraphQLSchema, *, introspection: bool) -> None:
+        self._schema = schema
+        hidden = () if introspection else (NoSchemaIntrospectionCustomRule,)
+        self._rules = (*specified_rules, *hidden)
+        self._parsed = lru_cache(REMEMBERED)(self._parse)
+        self._valid = lru_cache(REMEMBERED)(self._validate)
+
+    def operation(self, text: str, name: str | None, *, only_query: bool) -> Operation:
+        """The operation that a request names. RefusedError: it cannot be run, with all reasons.
+
+        MethodError: `only_query`, and the operation is something else.
+        """
+        if len(text.encode(errors="replace")) > MAX_BYTES:
+            raise RefusedError(
+                [refusal(f"The document is larger than {MAX_BYTES} bytes.", "BAD_REQUEST")]
+            )
+        document = self._parsed(text)
+        definition = _select(document, name)
+        if only_query and definition.operation is not OperationType.QUERY:
+            raise MethodError
+        if errors := self._valid(text):
+            raise RefusedError([*errors])
+        return Operation(document, definition)
+
+    def _parse(self, text: str) -> DocumentNode:
+        try:
+            return parse(text, max_tokens=MAX_TOKENS)
+        except GraphQLError as error:
+            raise RefusedError([with_code(error, "GRAPHQL_PARSE_FAILED")]) from error
+        except RecursionError as error:
+            raise RefusedError(
+                [refusal("The document is nested too deeply.", "GRAPHQL_PARSE_FAILED")]
+            ) from error
+
+    def _validate(self, text: str) -> tuple[dict[str, Any], ...]:
+        errors = validate(
+            self._schema,
+            self._parsed(text),
+            self._rules,
+            max_errors=_MAX_ERRORS,
+            hide_suggestions=True,
+        )
+        return tuple(with_code(error, "GRAPHQL_VALIDATION_FAILED") for error in errors)
+
+
+class MethodError(Exception):
+    """The HTTP method allows queries only. Send the operation by POST."""
+
+
+def refusal(message: str, code: str) -> dict[str, Any]:
+    """An error without a place in the document."""
+    return {"message": message, "extensions": {"code": code}}
+
+
+def _select(document: DocumentNode, name: str | None) -> OperationDefinitionNode:
+    operations = [d for d in document.definitions if isinstance(d, OperationDefinitionNode)]
+    if name is not None:
+        operations = [each for each in operations if each.name and each.name.value == name]
+    if len(operations) == 1:
+        return operations[0]
+    told = "names no operation" if name is not None else "must be given: which operation to run"
+    code = "OPERATION_RESOLUTION_FAILURE"
+    if not operations and name is None:
+        raise RefusedError([refusal("The document holds no operation.", code)])
+    raise RefusedError([refusal(f"operationName {told}.", code)])
+
+
+def _reads_views(
+    selections: SelectionSetNode, fragments: dict[str, FragmentDefinitionNode]
+) -> bool:
+    for selection in selections.selections:
+        match selection:
+            case FieldNode():
+                if not selection.name.value.startswith("__"):
+                    return True
+            case InlineFragmentNode():
+                if _reads_views(selection.selection_set, fragments):
+                    return True
+            case FragmentSpreadNode():
+                if _reads_views(fragments[selection.name.value].selection_set, fragments):
+                    return True
+    return False

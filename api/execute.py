@@ -1,0 +1,193 @@
+"""From a GraphQL request to its answer: check, read one snapshot, say what the answer contains.
+
+The plain path: graphql-core walks the schema's resolvers. It can answer every query, and whatever
+answers faster must answer the same.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from graphql import ExecutionResult, GraphQLError, GraphQLSchema, execute
+
+from api.batches import Batches
+from api.documents import Documents, Operation, RefusedError
+from api.errors import (
+    WHOLE_OPERATION,
+    ApiError,
+    BuildGoneError,
+    cause_of,
+    shown,
+    unexpected,
+    with_code,
+)
+from api.graph import Context
+from api.page import PageSizes
+from api.position import Consistency, Requirement, require, requirement_of
+from api.read import Reader, Snapshot
+from api.scalars import date_time_text
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphQLRequest:
+    """What a client sent, whichever way."""
+
+    query: str
+    variables: Mapping[str, Any] | None = None
+    operation_name: str | None = None
+    at_least: str | None = None
+    max_staleness_ms: int | None = None
+    only_query: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The body of a response, and what its transport must know about it.
+
+    `refused` means that there is no `data`: the request was not run, or not in one whole snapshot.
+    """
+
+    body: Mapping[str, Any]
+    outcome: str = "ok"
+    refused: bool = False
+    operation_name: str | None = None
+    statements: int = 0
+
+
+class Executor:
+    """Runs operations on a schema over a reader."""
+
+    def __init__(
+        self,
+        schema: GraphQLSchema,
+        reader: Reader,
+        *,
+        documents: Documents,
+        topics: tuple[str, ...],
+        sizes: PageSizes,
+        count_cap: int,
+    ) -> None:
+        self._schema = schema
+        self._reader = reader
+        self._documents = documents
+        self._topics = topics
+        self._sizes = sizes
+        self._count_cap = count_cap
+
+    async def run(self, request: GraphQLRequest, *, request_id: str) -> Answer:
+        """The answer to a request; never raises but for MethodError."""
+        try:
+            operation = self._documents.operation(
+                request.query, request.operation_name, only_query=request.only_query
+            )
+            requirement = requirement_of(
+                at_least=request.at_least,
+                max_staleness_ms=request.max_staleness_ms,
+                topics=self._topics,
+            )
+            return await self._run(operation, request, requirement=requirement, id_=request_id)
+        except RefusedError as error:
+            return refused(error.errors)
+        except ApiError as error:
+            return refused([{"message": error.message, "extensions": dict(error.extensions or {})}])
+        except Exception as error:  # noqa: BLE001 - the last line: nothing unexpected gets out
+            _log.error("an operation failed", request_id=request_id, exc_info=error)
+            return refused([shown(GraphQLError("", original_error=error), request_id=request_id)])
+
+    async def _run(
+        self,
+        operation: Operation,
+        request: GraphQLRequest,
+        *,
+        requirement: Requirement,
+        id_: str,
+    ) -> Answer:
+        if not operation.reads_views:
+            result = await self._execute(operation, request, context=None)
+            return _answer(operation, result, request_id=id_)
+
+        async def work(snapshot: Snapshot) -> Answer:
+            require(requirement, snapshot.consistency)
+            batches = Batches(snapshot, count_cap=self._count_cap)
+            context = Context(batches=batches, sizes=self._sizes)
+            result = await self._execute(operation, request, context=context)
+            return _answer(operation, result, request_id=id_, snapshot=snapshot)
+
+        return await self._reader.read(work)
+
+    async def _execute(
+        self, operation: Operation, request: GraphQLRequest, *, context: Context | None
+    ) -> ExecutionResult:
+        outcome = execute(
+            self._schema,
+            operation.document,
+            context_value=context,
+            variable_values=dict(request.variables or {}),
+            operation_name=operation.name,
+            hide_suggestions=True,
+        )
+        result = outcome if isinstance(outcome, ExecutionResult) else await outcome
+        _raise_if_whole(result)
+        return result
+
+
+def refused(errors: list[dict[str, Any]]) -> Answer:
+    """An answer without data."""
+    code = str(errors[0]["extensions"]["code"])
+    return Answer(body={"errors": errors}, outcome=code, refused=True)
+
+
+def extensions(consistency: Consistency) -> dict[str, Any]:
+    """`extensions` of an answer."""
+    as_of = consistency.as_of
+    return {
+        "consistency": {
+            "position": consistency.token,
+            "asOf": None if as_of is None else date_time_text(as_of),
+            "lagMs": consistency.lag_ms,
+            "caughtUp": consistency.caught_up,
+            "build": consistency.build,
+        }
+    }
+
+
+def _raise_if_whole(result: ExecutionResult) -> None:
+    """Some causes concern the whole operation, wherever in it they were met."""
+    for error in result.errors or ():
+        cause = cause_of(error)
+        if isinstance(cause, (BuildGoneError, *WHOLE_OPERATION)):
+            raise cause
+
+
+def _answer(
+    operation: Operation,
+    result: ExecutionResult,
+    *,
+    request_id: str,
+    snapshot: Snapshot | None = None,
+) -> Answer:
+    if result.data is None and all(error.path is None for error in result.errors or ()):
+        # Nothing ran: the variables do not fit their types.
+        return refused([with_code(error, "BAD_USER_INPUT") for error in result.errors or ()])
+    errors = [_shown(error, request_id) for error in result.errors or ()]
+    body: dict[str, Any] = {"data": result.data}
+    if errors:
+        body = {"errors": errors, **body}
+    if snapshot is not None:
+        body["extensions"] = extensions(snapshot.consistency)
+    return Answer(
+        body=body,
+        outcome=str(errors[0]["extensions"]["code"]) if errors else "ok",
+        operation_name=operation.name,
+        statements=snapshot.statements if snapshot else 0,
+    )
+
+
+def _shown(error: GraphQLError, request_id: str) -> dict[str, Any]:
+    cause = unexpected(error)
+    if cause is not None:
+        _log.error("a field failed", request_id=request_id, path=error.path, exc_info=cause)
+    return shown(error, request_id=request_id)

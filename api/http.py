@@ -1,0 +1,185 @@
+"""GraphQL over HTTP: from a request's bytes to a GraphQL request, and from an answer to a response.
+
+Follows the GraphQL-over-HTTP specification: content negotiation, GET for queries, and status codes
+that differ between `application/graphql-response+json` and the older `application/json`. Stands
+apart from execution, which knows no HTTP, and from the routes, which know nothing else.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.documents import MethodError, refusal
+from api.errors import BadRequestError
+from api.execute import Answer, Executor, GraphQLRequest, refused
+from api.read import RETRY_AFTER_S
+
+MODERN: Final = "application/graphql-response+json"
+PLAIN: Final = "application/json"
+MAX_BODY_BYTES: Final = 100_000
+
+AT_LEAST_HEADER: Final = "viewkeeper-at-least"
+MAX_STALENESS_HEADER: Final = "viewkeeper-max-staleness-ms"
+
+_STATUS: Final = {"UNAVAILABLE": 503, "STALE": 503, "TIMEOUT": 504, "INTERNAL_SERVER_ERROR": 500}
+_WHEN_PLAIN: Final = {"UNAVAILABLE": 503, "BAD_REQUEST": 400, "INTERNAL_SERVER_ERROR": 500}
+_RETRIED: Final = ("UNAVAILABLE", "STALE")
+
+
+class _StatusError(Exception):
+    """The HTTP request is refused with a status of its own."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = dict(headers or {})
+
+
+async def respond(request: Request, executor: Executor, *, request_id: str) -> Response:
+    """The response to a request at /graphql."""
+    try:
+        media_type = _media_type(request.headers.get("accept"))
+        asked = await _asked(request)
+        answer = await executor.run(asked, request_id=request_id)
+    except _StatusError as error:
+        answer = refused([refusal(error.message, "BAD_REQUEST")])
+        request.state.answer = answer
+        return _bytes(answer, PLAIN, status=error.status, headers=error.headers)
+    except BadRequestError as error:
+        answer = refused([refusal(error.message, error.code)])
+    except MethodError:
+        answer = refused([refusal("GET is for queries: send this by POST.", "BAD_REQUEST")])
+        request.state.answer = answer
+        return _bytes(answer, media_type, status=405, headers={"Allow": "POST"})
+    request.state.answer = answer
+    return _bytes(answer, media_type, status=_status(answer, media_type))
+
+
+def _bytes(
+    answer: Answer, media_type: str, *, status: int, headers: Mapping[str, str] | None = None
+) -> Response:
+    retry = {"Retry-After": str(RETRY_AFTER_S)} if answer.outcome in _RETRIED else {}
+    return Response(
+        orjson.dumps(answer.body),
+        status_code=status,
+        headers={**(headers or {}), **retry},
+        media_type=f"{media_type}; charset=utf-8",
+    )
+
+
+def _status(answer: Answer, media_type: str) -> int:
+    if not answer.refused:
+        return 200
+    if media_type == PLAIN:
+        return _WHEN_PLAIN.get(answer.outcome, 200)
+    return _STATUS.get(answer.outcome, 400)
+
+
+def _media_type(accept: str | None) -> str:
+    """What the client wants; the older type when it does not say."""
+    if not accept or not accept.strip():
+        return PLAIN
+    best: tuple[float, str] | None = None
+    for part in accept.split(","):
+        name, *parameters = (each.strip().lower() for each in part.split(";"))
+        offered = MODERN if name == MODERN else PLAIN
+        if name in (MODERN, PLAIN, "application/*", "*/*"):
+            quality = _quality(parameters)
+            if quality > 0 and (best is None or quality > best[0]):
+                best = quality, offered
+    if best is None:
+        raise _StatusError(406, f"This endpoint answers {MODERN} or {PLAIN}.")
+    return best[1]
+
+
+def _quality(parameters: list[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                return float(value)
+            except ValueError:
+                return 0.0
+    return 1.0
+
+
+async def _asked(request: Request) -> GraphQLRequest:
+    if request.method == "GET":
+        return _from_parts(_from_url(request), request.headers, only_query=True)
+    if request.method != "POST":
+        raise _StatusError(405, "Use POST, or GET for queries.", {"Allow": "GET, POST"})
+    _require_json(request.headers.get("content-type", ""))
+    try:
+        parts = orjson.loads(await _body(request))
+    except orjson.JSONDecodeError as error:
+        raise BadRequestError("The body is not JSON.") from error
+    if not isinstance(parts, dict):
+        raise BadRequestError("The body must be one JSON object with a `query`.")
+    return _from_parts(parts, request.headers, only_query=False)
+
+
+async def _body(request: Request) -> bytes:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise _StatusError(413, f"The body is larger than {MAX_BODY_BYTES} bytes.")
+    return body
+
+
+def _require_json(content_type: str) -> None:
+    name, *parameters = (part.strip().lower() for part in content_type.split(";"))
+    charsets = [each.partition("=")[2].strip('"') for each in parameters if "charset" in each]
+    if name != PLAIN or any(charset not in ("utf-8", "utf8") for charset in charsets):
+        raise _StatusError(415, f"Send {PLAIN} in UTF-8.", {"Accept-Post": PLAIN})
+
+
+def _from_url(request: Request) -> dict[str, Any]:
+    parts: dict[str, Any] = dict(request.query_params)
+    for name in ("variables", "extensions"):
+        if name in parts:
+            try:
+                parts[name] = orjson.loads(parts[name])
+            except orjson.JSONDecodeError as error:
+                raise BadRequestError(f"{name} is not JSON.") from error
+    return parts
+
+
+def _from_parts(
+    parts: Mapping[str, Any], headers: Mapping[str, str], *, only_query: bool
+) -> GraphQLRequest:
+    query = _part(parts, "query", str)
+    if query is None:
+        raise BadRequestError("`query` is missing: the text of a GraphQL document.")
+    demands = _part(_part(parts, "extensions", dict) or {}, "consistency", dict) or {}
+    at_least = _part(demands, "atLeast", str)
+    staleness_ms = _part(demands, "maxStalenessMs", int)
+    return GraphQLRequest(
+        query=query,
+        variables=_part(parts, "variables", dict),
+        operation_name=_part(parts, "operationName", str) or None,
+        at_least=headers.get(AT_LEAST_HEADER) if at_least is None else at_least,
+        max_staleness_ms=_staleness_ms(headers) if staleness_ms is None else staleness_ms,
+        only_query=only_query,
+    )
+
+
+def _staleness_ms(headers: Mapping[str, str]) -> int | None:
+    text = headers.get(MAX_STALENESS_HEADER)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit()) or len(text) > 12:
+        raise BadRequestError("Viewkeeper-Max-Staleness-Ms must be a whole number.")
+    return int(text)
+
+
+def _part(parts: Mapping[str, Any], name: str, kind: type) -> Any:
+    value = parts.get(name)
+    if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+        words = {str: "a string", dict: "an object", int: "a whole number"}
+        raise BadRequestError(f"`{name}` must be {words[kind]}.")
+    return value

@@ -1,0 +1,124 @@
+"""From a column of the catalogue to what the API makes of it: GraphQL type, SQL type, text form.
+
+Stands apart so that a view's declaration names only what the table does not say already.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from sqlalchemy import JSON, TIMESTAMP, BigInteger, Boolean, Column, Date, Integer, Numeric, Text
+
+from api.scalars import (
+    BigInt,
+    CurrencyCode,
+    big_int_of,
+    big_int_text,
+    currency_of,
+    date_of,
+    date_text,
+    date_time_of,
+    date_time_text,
+    decimal_of,
+    decimal_text,
+    storable,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """What one sort of column is outside the table.
+
+    `annotation` is what Strawberry makes the GraphQL type from, `sql` the type that a bound list
+    of its values is cast to. `to_text` and `from_text` are each other's inverse; ids, cursors and
+    values inside JSON columns use them. `from_text` raises ValueError.
+    """
+
+    name: str
+    annotation: Any
+    sql: str
+    to_text: Callable[[Any], str]
+    from_text: Callable[[str], Any]
+    ordered: bool = True
+    json_is_text: bool = True
+    """Whether such a value inside a JSON column is a string."""
+
+
+def _boolean_of(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("a Boolean is true or false")
+    return text == "true"
+
+
+STRING: Final = Kind(name="String", annotation=str, sql="text", to_text=str, from_text=storable)
+CURRENCY: Final = Kind(
+    name="CurrencyCode", annotation=CurrencyCode, sql="text", to_text=str, from_text=currency_of
+)
+INT: Final = Kind(
+    name="Int",
+    annotation=int,
+    sql="bigint",
+    to_text=big_int_text,
+    from_text=big_int_of,
+    json_is_text=False,
+)
+BIG_INT: Final = Kind(
+    name="BigInt",
+    annotation=BigInt,
+    sql="bigint",
+    to_text=big_int_text,
+    from_text=big_int_of,
+    json_is_text=False,
+)
+DECIMAL: Final = Kind(
+    name="Decimal",
+    annotation=Decimal,
+    sql="numeric",
+    to_text=decimal_text,
+    from_text=decimal_of,
+)
+DATE_TIME: Final = Kind(
+    name="DateTime",
+    annotation=datetime,
+    sql="timestamptz",
+    to_text=date_time_text,
+    from_text=date_time_of,
+)
+DATE: Final = Kind(name="Date", annotation=date, sql="date", to_text=date_text, from_text=date_of)
+BOOLEAN: Final = Kind(
+    name="Boolean",
+    annotation=bool,
+    sql="boolean",
+    to_text=lambda value: "true" if value else "false",
+    from_text=_boolean_of,
+    ordered=False,
+    json_is_text=False,
+)
+
+LIST: Final = Kind(
+    name="List", annotation=list, sql="json", to_text=str, from_text=str, ordered=False
+)
+"""A JSON column that a declaration's `lists` describes; its parts have kinds of their own."""
+
+_BY_TYPE: Final[tuple[tuple[type, Kind], ...]] = (
+    (BigInteger, BIG_INT),
+    (Integer, INT),
+    (Numeric, DECIMAL),
+    (TIMESTAMP, DATE_TIME),
+    (Date, DATE),
+    (Boolean, BOOLEAN),
+    (Text, STRING),
+)
+
+
+def kind_of(column: Column[Any]) -> Kind:
+    """The kind of a column. TypeError: the API has no form for such a column; say which one."""
+    if column.info.get("currency") or column.name == "currency":
+        return CURRENCY
+    for sql_type, kind in _BY_TYPE:
+        if isinstance(column.type, sql_type):
+            return kind
+    what = "declare its parts in `lists`" if isinstance(column.type, JSON) else "use another type"
+    raise TypeError(f"column {column} has type {column.type!r}, which the API cannot show: {what}")

@@ -1,0 +1,78 @@
+"""The API's settings: read once at start, from the environment and `.env`, all errors at once."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _postgresql(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(("postgresql://", "postgres://")):
+        raise ValueError("must be a postgresql:// URL")
+    return url
+
+
+Database = Annotated[SecretStr, AfterValidator(_postgresql)]
+
+
+class ApiSettings(BaseSettings):
+    """Everything the API can be told. Names are those of the environment, without the prefix."""
+
+    model_config = SettingsConfigDict(env_prefix="VIEWKEEPER_", env_file=".env", extra="ignore")
+
+    mode: Literal["production", "dev", "demo"] = Field(
+        "production", description="What defaults are for: dev and demo are more open"
+    )
+    api_database_url: Database | None = Field(
+        None, description="A login that can only read: postgresql://user:password@host:port/name"
+    )
+    database_url: Database | None = Field(
+        None, description="The owner's login; read with only in dev and demo, with a warning"
+    )
+    api_host: str = "127.0.0.1"
+    api_port: int = Field(8000, ge=0, le=65535)
+    api_connections: int = Field(10, ge=1, le=1000, description="Connections to the database")
+    api_acquire_timeout_s: float = Field(
+        1.0, gt=0, le=60, description="How long an operation waits for a connection"
+    )
+    api_statement_timeout_s: float = Field(
+        5.0, gt=0, le=600, description="How long one statement may take"
+    )
+    api_page_default: int = Field(20, ge=1, description="Rows of a page when nobody says")
+    api_page_most: int = Field(100, ge=1, description="Rows of a page at most")
+    api_count_cap: int = Field(10_000, ge=0, description="Where totalCount stops counting")
+    api_introspection: bool | None = Field(None, description="Default: only in dev and demo")
+    api_ide: bool | None = Field(None, description="GraphiQL at /graphql; default: only in demo")
+
+    @model_validator(mode="after")
+    def _has_a_database(self) -> "ApiSettings":
+        if self.api_database_url is None and (self.mode == "production" or not self.database_url):
+            raise ValueError("VIEWKEEPER_API_DATABASE_URL is missing: a login that can only read")
+        if self.api_page_default > self.api_page_most:
+            raise ValueError("VIEWKEEPER_API_PAGE_DEFAULT is above VIEWKEEPER_API_PAGE_MOST")
+        return self
+
+    @property
+    def reads_as_owner(self) -> bool:
+        """Whether there is no login of the API's own, so that the owner's is used."""
+        return self.api_database_url is None
+
+    @property
+    def dsn(self) -> str:
+        """Where the API reads."""
+        url = self.api_database_url or self.database_url
+        return url.get_secret_value() if url else ""
+
+    @property
+    def introspection(self) -> bool:
+        """Whether clients may ask for the schema by query."""
+        return (
+            self.mode != "production"
+            if self.api_introspection is None
+            else bool(self.api_introspection)
+        )
+
+    @property
+    def ide(self) -> bool:
+        """Whether a browser finds an IDE at /graphql."""
+        return self.mode == "demo" if self.api_ide is None else self.api_ide

@@ -6,7 +6,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-PEERS := .venv/.peers
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # Output is for the reader: with ARGS more goes to the program behind, as in
 # `make test ARGS="-k fence"`.
@@ -28,11 +27,6 @@ $(READY): requirements.lock pyproject.toml
 	$(PIP) install --no-compile --no-deps --no-build-isolation -e .
 	touch $@
 
-$(PEERS): $(READY) requirements-bench.lock
-	echo "installing the peers to measure against (once)"
-	$(PIP) install --require-hashes --no-compile -r requirements-bench.lock
-	touch $@
-
 demo: $(READY) ## everything at work on this machine; SECONDS=30 stops by itself
 	exec $(BIN)/viewkeeper demo $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
 
@@ -49,8 +43,8 @@ fmt: $(READY) ## format, and fix what lint can fix
 	$(BIN)/ruff check --quiet --fix .
 	$(BIN)/ruff format --quiet .
 
-bench: $(PEERS) ## measure against others; FULL=1 takes all of them
-	FULL=$(FULL) $(BIN)/python -m bench $(ARGS)
+bench: $(READY) ## measure against others; FULL=1 takes all of them
+	$(BIN)/python -m bench $(if $(FULL),--full) $(ARGS)
 
 proof: $(READY) ## the long runs, by hand
 	$(BIN)/python -m pytest -m proof --timeout 0 $(ARGS)
@@ -62,9 +56,11 @@ migration: $(READY) ## a new migration from what changed in views/: M="add produ
 schema: $(READY) ## api/schema.graphql from the code
 	$(BIN)/python -m api.schema > api/schema.graphql
 
-lock: ## requirements.lock from pyproject.toml (needs uv)
+lock: $(READY) ## both locks from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url \
 		--python-version 3.11 --extra servers --extra dev pyproject.toml -o requirements.lock
+	$(BIN)/python -m bench.peers | uv pip compile --quiet --universal --generate-hashes --no-header \
+		--no-emit-index-url --python-version 3.11 - -o requirements-bench.lock
 
 clean: ## remove the environment and the caches
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bench import contestants, debezium, freshness, report, serving, throughput
+from bench import contestants, debezium, freshness, peers, report, serving, throughput
 from bench.eventlog import EventLog, produce
 from bench.stage import Database, Stage
 
@@ -74,7 +74,7 @@ class Benchmark:
     def run(self) -> str:
         """Everything that was asked for, as one document."""
         with Stage(partitions=PARTITIONS) as stage:
-            stage.peers_python()
+            peers.prepare(stage)
             say(f"writing {self._events:,} events")
             log = produce(
                 stage.kafka.bootstrap_servers, stage.schema_ids, events=self._events, seed=SEED

@@ -15,6 +15,7 @@ import psycopg
 
 from bench import floor
 from bench.eventlog import TOPICS, EventLog
+from bench.peers import peers_python
 from bench.stage import Database, Stage, script
 from views.positions import PositionVector
 
@@ -84,7 +85,7 @@ QUIX: Final = Contestant(
     does="its PostgreSQL sink, two raw tables that every event is appended to",
     prepare=lambda _: None,
     command=lambda run: [
-        *(str(run.stage.peers_python()), "-I", str(Path(__file__).with_name("quix.py"))),
+        *(str(peers_python()), "-I", str(Path(__file__).with_name("quix.py"))),
         *_arguments(run),
         *("--registry", run.stage.registry.url),
     ],

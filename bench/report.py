@@ -16,8 +16,9 @@ from typing import Final, TypeVar
 
 from bench.debezium import DEBEZIUM_VERSION
 from bench.freshness import BARE_LOOP, FreshnessSample
+from bench.peers import PEERS_LOCK
 from bench.serving import STOCK, VIEWKEEPER, ServingSample
-from bench.stage import CHECKOUT, PEERS_LOCK
+from bench.stage import CHECKOUT
 from bench.stats import ratios, spread
 from bench.throughput import Sample
 from dev.cache import KAFKA_VERSION, POSTGRES_VERSION, REGISTRY_VERSION

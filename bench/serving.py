@@ -16,6 +16,7 @@ import psycopg
 
 from bench.child import Child, ChildFailedError, memory_mb
 from bench.load import Job, Result, run
+from bench.peers import peers_python
 from bench.stage import Database, Stage, script
 from bench.throughput import Say
 from dev.ports import LOOPBACK, free_port
@@ -49,7 +50,7 @@ class Service:
 
     name: str
     does: str
-    command: Callable[[Stage, int], list[str]]
+    command: Callable[[int], list[str]]
     settings: Callable[[Database, int], Mapping[str, str]]
     path: str = "/graphql"
 
@@ -57,7 +58,7 @@ class Service:
 VIEWKEEPER: Final = Service(
     name="viewkeeper",
     does="consistency labels and the position of its snapshot in every answer",
-    command=lambda _stage, _port: [str(script("viewkeeper")), "api"],
+    command=lambda _: [str(script("viewkeeper")), "api"],
     settings=lambda database, port: {
         "VIEWKEEPER_DATABASE_URL": database.dsn,
         "VIEWKEEPER_API_DATABASE_URL": database.reader_dsn,
@@ -69,8 +70,8 @@ VIEWKEEPER: Final = Service(
 STOCK: Final = Service(
     name="stock Strawberry",
     does="SQLAlchemy's async ORM and data loaders, no labels",
-    command=lambda stage, port: [
-        *(str(stage.peers_python()), "-m", "uvicorn", "bench.stock:app", "--host", LOOPBACK),
+    command=lambda port: [
+        *(str(peers_python()), "-m", "uvicorn", "bench.stock:app", "--host", LOOPBACK),
         *("--port", str(port), "--log-level", "warning", "--no-access-log"),
     ],
     settings=lambda database, _: {STOCK_DATABASE_VARIABLE: database.dsn},
@@ -98,7 +99,7 @@ class Running:
         self.port = free_port()
         self.child: Child = stage.child(
             service.name,
-            service.command(stage, self.port),
+            service.command(self.port),
             environment=service.settings(database, self.port),
         )
 

@@ -4,7 +4,6 @@ Stands apart so that every contestant meets the same servers, started by the sam
 and the tests.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -13,7 +12,6 @@ import tempfile
 import threading
 import time
 import urllib.request
-import venv
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -27,12 +25,9 @@ from psycopg import sql
 
 from bench.child import Child, cpu_s
 from bench.eventlog import TOPICS, contract
-from dev.cache import home_dir
 from dev.stack import OWNER, Stack
 
 CHECKOUT: Final = Path(__file__).parents[1]
-PEERS_LOCK: Final = CHECKOUT / "requirements-bench.lock"
-SETUP_TIMEOUT_S: Final = 600.0
 MIGRATION_TIMEOUT_S: Final = 120.0
 JOIN_TIMEOUT_S: Final = 30.0
 # Durable as shipped. Commit times are kept because the end of a run is read from them, and there
@@ -109,24 +104,12 @@ class Stage:
         ) as child:
             child.result(MIGRATION_TIMEOUT_S)
 
-    def peers_python(self) -> Path:
-        """The interpreter of the environment that holds the peers; made if it is not there."""
-        fingerprint = hashlib.sha256(PEERS_LOCK.read_bytes()).hexdigest()[:12]
-        folder = home_dir() / "bench-venv"
-        python, mark = folder / "bin" / "python", folder / f"made-from-{fingerprint}"
-        if not mark.exists():
-            venv.create(folder, clear=True, with_pip=True)
-            install = ["-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(PEERS_LOCK)]
-            with self.child("bench-venv", [str(python), *install]) as child:
-                child.result(SETUP_TIMEOUT_S)
-            mark.touch()
-        return python
-
     def child(
         self, name: str, command: list[str], *, environment: Mapping[str, str] | None = None
     ) -> Child:
-        """Start a program that knows these servers; no other `VIEWKEEPER_` setting reaches it."""
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("VIEWKEEPER_")}
+        """Start a program that knows these servers, without the settings of our environment."""
+        dropped = ("VIEWKEEPER_", "PYTHON")
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
         return Child(
             name,
             command,

@@ -6,6 +6,7 @@ and other content, a conflict, the first one stays; higher, applied. So rows, co
 letters are the same wherever a batch is cut.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -93,7 +94,7 @@ def fold(
         changes={name: Changes(width) for name, width in views.values()},
         removals={},
         dead=[],
-        counters={partition: [0] * len(COUNTERS) for partition in advances},
+        counters=defaultdict(_nothing, {partition: _nothing() for partition in advances}),
     )
     of_topic = {topic: folded.changes[name] for topic, (name, _width) in views.items()}
     repeated: dict[tuple[str, Key], Changes] = {}
@@ -119,6 +120,10 @@ def fold(
     for (_topic, key), changes in repeated.items():
         _recount(folded, changes, key, None, before=[_APPLIED] * len(changes.events[key]))
     return folded
+
+
+def _nothing() -> list[int]:
+    return [0] * len(COUNTERS)
 
 
 def _remove(removals: dict[tuple[str, str, int], Record], item: Removal) -> None:

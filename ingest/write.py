@@ -12,6 +12,7 @@ staged before anything is locked, orders are locked in key order, hot aggregate 
 import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -51,13 +52,35 @@ def write(
     with session.transaction() as connection:
         statements = session.statements
         stage(connection, statements, folded)
-        stored = _apply(connection, statements, folded, epochs)
+        with connection.pipeline():
+            fences = _fence(connection, statements, folded, epochs)
+            changed = _change_rows(connection, statements, folded)
+        _expect_hit(fences)
         before = {partition: list(counts) for partition, counts in folded.counters.items()}
-        if reclassify(folded, stored):
+        if reclassify(folded, changed.stored()):
             _correct_counters(connection, statements, folded, before)
-        _bury_dead(connection, folded.dead, topic_ids)
+        bury(connection, folded.dead, topic_ids)
         note_ends(connection, session.build, ends, epochs)
         connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, _payload(session, folded)))
+
+
+def apply(connection: Connection[Row], statements: Statements, folded: Folded) -> None:
+    """Change the rows of a build by folded events, without a fence: no position moves.
+
+    For whoever applies events outside their place in the log: a redrive, a build that takes in
+    what was redriven elsewhere. The build is the one that `statements` was made for; the connection
+    must have its temporary tables (`Statements.temporary`). To be called once within a transaction
+    of the caller's, who first takes what keeps others away (`ingest.redrive.hold_live`, or a build
+    that nobody else writes), and who closes the dead letters in that same transaction.
+
+    Afterwards `folded.dead` names the events that were not applied because their version came
+    before with other content; every other event is in, or its row is newer. Errors are those of
+    `psycopg`, and TransientError.
+    """
+    stage(connection, statements, folded)
+    with connection.pipeline():
+        changed = _change_rows(connection, statements, folded)
+    reclassify(folded, changed.stored())
 
 
 def stage(connection: Connection[Row], statements: Statements, folded: Folded) -> None:
@@ -102,40 +125,60 @@ def _stage_removals(connection: Connection[Row], view: ViewStatements, folded: F
             copy.write_row(row)
 
 
-def _apply(
+Fences = Mapping[Partition, Cursor[Row]]
+
+
+def _fence(
     connection: Connection[Row],
     statements: Statements,
     folded: Folded,
     epochs: Mapping[Partition, int],
-) -> dict[str, dict[Key, Stored]]:
-    """Fence, meet, upsert, sum. Answers the stored rows that were not older than the batch."""
-    asked: list[tuple[ViewStatements, Cursor[Row]]] = []
-    unmet: list[Cursor[Row]] = []
-    with connection.pipeline():
-        fences = {
-            partition: connection.execute(
-                statements.fence, _fence_values(folded, partition, epochs[partition])
-            )
-            for partition in sorted(folded.advances)
-        }
-        if any(changes.events for changes in folded.changes.values()) or folded.removals:
-            for view in statements.parents:
-                for sql in (view.make, view.meet):
-                    connection.execute(_known(sql))
-                unmet.append(connection.execute(_known(view.count)))
-            for view in statements.views:
-                if folded.changes[view.view.name].events:
-                    asked.append((view, connection.execute(view.ask)))
-            _upsert(connection, statements, folded)
-            for aggregate in statements.aggregates:
-                connection.execute(aggregate.add)
-                connection.execute(aggregate.drop)
+) -> Fences:
+    """Advance the positions where they are still ours. Sent, not read yet."""
+    return {
+        partition: connection.execute(
+            statements.fence, _fence_values(folded, partition, epochs[partition])
+        )
+        for partition in sorted(folded.advances)
+    }
+
+
+def _expect_hit(fences: Fences) -> None:
     lost = tuple(partition for partition, fence in fences.items() if fence.rowcount != 1)
     if lost:
         raise FencedError(lost)
-    if any(cursor.fetchone() != (0,) for cursor in unmet):
-        raise TransientError("a row vanished between being found and being locked")
-    return {view.view.name: _stored(view, cursor) for view, cursor in asked}
+
+
+@dataclass(frozen=True, slots=True)
+class _Changed:
+    """What the statements of `_change_rows` answer, once they were read."""
+
+    unmet: list[Cursor[Row]]
+    asked: list[tuple[ViewStatements, Cursor[Row]]]
+
+    def stored(self) -> dict[str, dict[Key, Stored]]:
+        """Per view the stored rows that were not older than the batch."""
+        if any(cursor.fetchone() != (0,) for cursor in self.unmet):
+            raise TransientError("a row vanished between being found and being locked")
+        return {view.view.name: _stored(view, cursor) for view, cursor in self.asked}
+
+
+def _change_rows(connection: Connection[Row], statements: Statements, folded: Folded) -> _Changed:
+    """Meet, ask, upsert, sum, all of it staged before. Sent, not read yet."""
+    changed = _Changed([], [])
+    if any(changes.events for changes in folded.changes.values()) or folded.removals:
+        for view in statements.parents:
+            for sql in (view.make, view.meet):
+                connection.execute(_known(sql))
+            changed.unmet.append(connection.execute(_known(view.count)))
+        for view in statements.views:
+            if folded.changes[view.view.name].events:
+                changed.asked.append((view, connection.execute(view.ask)))
+        _upsert(connection, statements, folded)
+        for aggregate in statements.aggregates:
+            connection.execute(aggregate.add)
+            connection.execute(aggregate.drop)
+    return changed
 
 
 def _upsert(connection: Connection[Row], statements: Statements, folded: Folded) -> None:
@@ -206,9 +249,7 @@ INSERT INTO ingest.outbox (dead_letter_id) SELECT id FROM kept
 """
 
 
-def _bury_dead(
-    connection: Connection[Row], dead: Sequence[Dead], topic_ids: Mapping[str, str]
-) -> None:
+def bury(connection: Connection[Row], dead: Sequence[Dead], topic_ids: Mapping[str, str]) -> None:
     """Keep each dead record with its bytes. One that is recorded already goes by its state."""
     if dead:
         with connection.cursor() as cursor:

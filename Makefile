@@ -37,7 +37,7 @@ check: $(READY) ## format, lint, types, import contracts
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 fmt: $(READY) ## format, and fix what lint can fix
 	$(BIN)/ruff check --quiet --fix .

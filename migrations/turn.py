@@ -12,8 +12,8 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-# Any number, as long as nothing else in the database takes the same one.
-MIGRATION_LOCK: Final = 8_526_488_214_001
+from views.ddl import MIGRATION_LOCK
+
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 _DEADLOCK: Final = "40P01"
 _NO_RIGHT: Final = "42501"

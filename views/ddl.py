@@ -20,6 +20,8 @@ READER: Final = "viewkeeper_reader"
 """The role that may read and nothing else. Logins of the API and of people are members of it."""
 PEOPLE: Final = "views"
 """The schema of the SQL views for people."""
+MIGRATION_LOCK: Final = 8_526_488_214_001
+"""Advisory lock of a migration. Whoever makes a build holds it shared meanwhile."""
 _DIALECT: Final = postgresql.dialect(  # type: ignore[no-untyped-call]
     paramstyle="named"  # the others double every % in the text
 )

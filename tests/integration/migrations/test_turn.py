@@ -9,10 +9,10 @@ import pytest
 from alembic import command
 from alembic.util import CommandError
 
-from migrations.turn import MIGRATION_LOCK
 from tests.fixtures.databases import REPOSITORY, Database, alembic_config, migrate
 from tests.fixtures.waiting import eventually
 from tests.integration.migrations.catalog import describe_all, query
+from views.ddl import MIGRATION_LOCK
 
 HELD = f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})".encode()
 

@@ -26,7 +26,7 @@ def peers_python() -> Path:
 
 
 def prepare(stage: Stage) -> None:
-    """Make the environment if it is not there; compile our own, so that nobody does on the clock."""
+    """Make the environment if it is not there; compile ours, so that nobody does on the clock."""
     fingerprint = hashlib.sha256(PEERS_LOCK.read_bytes()).hexdigest()[:12]
     python = peers_python()
     folder = python.parents[1]

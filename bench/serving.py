@@ -64,6 +64,7 @@ VIEWKEEPER: Final = Service(
         "VIEWKEEPER_API_DATABASE_URL": database.reader_dsn,
         "VIEWKEEPER_API_HOST": LOOPBACK,
         "VIEWKEEPER_API_PORT": str(port),
+        "VIEWKEEPER_API_PAGE_MOST": "1000",
     },
 )
 

@@ -1,0 +1,82 @@
+"""The tables say which side is ahead, by ratios within a round."""
+
+from bench.freshness import BARE_LOOP, FreshnessSample
+from bench.load import Result
+from bench.report import Conditions, freshness_table, ingest_table, serving_table
+from bench.serving import ServingSample
+from bench.throughput import Sample
+
+_CONDITIONS = Conditions("python -m bench", 1000, 4, 2)
+
+
+def _ingest(contestant: str, rate: float) -> Sample:
+    return Sample(
+        contestant=contestant,
+        rate=rate,
+        rate_assigned=rate * 2,
+        cpu_s=1.0,
+        database_cpu_s=None,
+        peak_rss_mb=100.0,
+    )
+
+
+def test_the_ingest_table_divides_ours_by_each_within_its_round() -> None:
+    rounds = [
+        [_ingest("naive floor", 100), _ingest("viewkeeper", 200)],
+        [_ingest("viewkeeper", 20), _ingest("naive floor", 10)],
+    ]
+    ours, floor = ingest_table(rounds, _CONDITIONS).rows
+    assert ours[0] == "viewkeeper"
+    assert ours[2] == "1.00 (1.00 to 1.00)"
+    assert floor[2] == "2.00 (2.00 to 2.00)"
+    assert floor[5] == "-"
+
+
+def test_the_ingest_table_stands_without_us() -> None:
+    (floor,) = ingest_table([[_ingest("naive floor", 100)]], _CONDITIONS).rows
+    assert floor[:3] == ("naive floor", "100 (100 to 100)", "-")
+
+
+def test_the_serving_table_compares_within_one_query() -> None:
+    def sample(service: str, shape: str, rate: float) -> ServingSample:
+        result = Result(requests=1, rate=rate, p50_ms=1, p99_ms=2, body_bytes=3)
+        return ServingSample(service=service, shape=shape, result=result, rss_mb=1)
+
+    rounds = [
+        [
+            sample("viewkeeper", "one row", 900),
+            sample("stock Strawberry", "one row", 300),
+            sample("viewkeeper", "20 rows", 80),
+            sample("stock Strawberry", "20 rows", 10),
+        ]
+    ]
+    found = {(row[0], row[1]): row[3] for row in serving_table(rounds).rows}
+    assert found["one row", "stock Strawberry"] == "3.00 (3.00 to 3.00)"
+    assert found["20 rows", "stock Strawberry"] == "8.00 (8.00 to 8.00)"
+
+
+def test_the_freshness_table_divides_by_the_bare_loop_at_the_same_rate() -> None:
+    def sample(side: str, rate: int, p50_ms: float) -> FreshnessSample:
+        return FreshnessSample(
+            side=side, rate=rate, p50_ms=p50_ms, p99_ms=3 * p50_ms, worker_rss_mb=1
+        )
+
+    rounds = [[sample(s, r, v) for s, r, v in _DELAYS]]
+    found = {(row[0], row[1]): row[4] for row in freshness_table(rounds).rows}
+    assert found["100", "viewkeeper"] == "2.00 (2.00 to 2.00)"
+    assert found["1,000", "viewkeeper"] == "1.50 (1.50 to 1.50)"
+
+
+_DELAYS = (
+    ("viewkeeper", 100, 8.0),
+    (BARE_LOOP, 100, 4.0),
+    (BARE_LOOP, 1000, 10.0),
+    ("viewkeeper", 1000, 15.0),
+)
+
+
+def test_a_table_in_markdown_has_a_line_per_row() -> None:
+    lines = ingest_table([[_ingest("naive floor", 100)]], _CONDITIONS).markdown().splitlines()
+    assert lines[0] == "## Ingest throughput"
+    assert sum(line.startswith("| ") for line in lines) == 3
+    assert len({len(line) for line in lines if line.startswith("| ")}) == 1

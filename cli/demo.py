@@ -41,13 +41,18 @@ LIVE_EVERY_S: Final = 1.0
 
 QUERY: Final = """\
 {
-  customerTotals(first: 3, orderBy: [{field: ORDERED, direction: DESC}]) {
-    nodes { customerId currency orderCount ordered paid outstanding }
+  dailySales(first: 2, orderBy: [{field: DAY, direction: DESC}]) {
+    nodes { day currency orderCount ordered paid refunded outstanding }
   }
-  orders(last: 1, where: {status: {eq: DELIVERED}}) {
+  orders(
+    first: 1
+    where: {status: {eq: DELIVERED}}
+    orderBy: [{field: PLACED_AT, direction: DESC}]
+  ) {
     nodes {
-      orderId status amount currency paid
-      payments(first: 3) { nodes { status amount method } }
+      orderId customerId status amount discount currency paid outstanding
+      items { sku quantity unitPrice }
+      payments(first: 2) { nodes { status amount method } }
     }
   }
 }"""
@@ -188,7 +193,7 @@ def _tell_everything(system: System, found: Answered, began_at: float) -> None:
     answer(f"  schema registry        {system.stack.registry.url}")
     answer(f"  logs                   {system.logs}")
     answer(f"\na query\n\n{QUERY}\n\nand its answer, {found.took_ms:.0f} ms\n")
-    answer(json.dumps(found.body, indent=2))
+    answer(json.dumps(found.body, indent=2, ensure_ascii=False))
     answer(_TRY_NEXT.format(graphql=address.graphql, dsn=system.stack.database_url))
     environment = system.logs / "env"
     environment.touch(mode=0o600)  # it holds passwords

@@ -6,6 +6,7 @@ are processes of their own, started by the commands that everybody uses.
 
 import os
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,8 @@ API_PORT: Final = 8000
 OPS_PORT: Final = 9464
 ADMIN_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 15.0
-MIGRATIONS: Final = Path(__file__).parents[1] / "migrations"
+MIGRATION_TIMEOUT_S: Final = 60.0
+ALEMBIC: Final = Path(__file__).parents[1] / "alembic.ini"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,23 +61,23 @@ class System:
         self.address = Address(free_port(API_PORT), free_port(OPS_PORT))
         self.logs = home_dir() / "demo"
         self._services: list[OwnedProcess] = []
+        self._migrated = threading.Event()
 
     def start(self) -> None:
         """Servers side by side; what each is needed for as soon as it answers.
 
-        The API starts while Kafka still boots. Returns when the worker has been started; the
-        first answer tells when everything works.
+        The API starts while Kafka still boots, the worker while the registry may. Returns when
+        contracts are in force; the first answer tells when everything works.
         """
         if self.address.api_port != API_PORT:
             self._say(f"port {API_PORT} is taken: the API uses {self.address.api_port}")
         self.stack.start(
             after=After(
                 postgres=self._after_postgres,
-                kafka=self._create_topics,
+                kafka=self._after_kafka,
                 registry=self._register_contracts,
             )
         )
-        self._start_service("ingest")
 
     def close(self) -> None:
         """Stop the services, then the servers; harmless when they were never started."""
@@ -98,6 +100,7 @@ class System:
         """The settings of every command that works on this system."""
         return {
             **self.stack.environment(),
+            "VIEWKEEPER_MODE": "demo",
             "VIEWKEEPER_API_HOST": LOOPBACK,
             "VIEWKEEPER_API_PORT": str(self.address.api_port),
             "VIEWKEEPER_OPS_PORT": str(self.address.ops_port),
@@ -107,10 +110,14 @@ class System:
         migrate(self.stack.database_url)
         self._say("tables are migrated")
         self._start_service("api")
+        self._migrated.set()
 
-    def _create_topics(self) -> None:
+    def _after_kafka(self) -> None:
         create_topics(self.stack.kafka.admin())
         self._say(f"topics {', '.join(CATALOGUE.topics)} are there, {PARTITIONS} partitions each")
+        # A migration that failed is raised by its own thread.
+        if self._migrated.wait(MIGRATION_TIMEOUT_S):
+            self._start_service("ingest")
 
     def _register_contracts(self) -> None:
         with Registry(self.stack.registry.url) as registry:
@@ -135,9 +142,8 @@ class System:
 
 
 def migrate(database_url: str) -> None:
-    """`alembic upgrade head`, without alembic's own way of logging."""
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    """`alembic upgrade head` in this process, which keeps its own way of logging."""
+    config = Config(ALEMBIC)
     config.attributes["database_url"] = database_url
     command.upgrade(config, "head")
 

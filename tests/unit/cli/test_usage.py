@@ -1,0 +1,108 @@
+"""Wrong settings and wrong use: everything in one message, exit code 2, no secret."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli.dead_letters import hex_lines
+from cli.main import app
+
+SECRET = "hunter2-very-secret"
+
+
+@pytest.fixture
+def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A folder and an environment without any setting of ours."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS", "SCHEMA_REGISTRY_URL"):
+        monkeypatch.delenv(f"VIEWKEEPER_{name}", raising=False)
+
+
+def run(*arguments: str, **environment: str) -> Result:
+    return CliRunner().invoke(app, list(arguments), env=environment)
+
+
+@pytest.mark.usefixtures("nowhere")
+@pytest.mark.parametrize("command", ["ingest", "status", "produce", "schemas register"])
+def test_every_missing_setting_is_named_at_once(command: str) -> None:
+    done = run(*command.split())
+    assert done.exit_code == 2
+    wanted = {
+        "ingest": {"DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS", "SCHEMA_REGISTRY_URL"},
+        "status": {"DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS"},
+        "produce": {"KAFKA_BOOTSTRAP_SERVERS", "SCHEMA_REGISTRY_URL"},
+        "schemas register": {"SCHEMA_REGISTRY_URL"},
+    }[command]
+    for name in wanted:
+        assert f"VIEWKEEPER_{name}: is not set" in done.stderr
+
+
+@pytest.mark.usefixtures("nowhere")
+@pytest.mark.parametrize("command", ["ingest", "status"])
+@pytest.mark.parametrize(
+    "url", [f"mysql://u:{SECRET}@h/d", f"postgresql://u:%zz{SECRET}@h/d", f"{SECRET}"]
+)
+def test_a_wrong_setting_is_told_without_its_value(command: str, url: str) -> None:
+    done = run(
+        command,
+        VIEWKEEPER_DATABASE_URL=url,
+        VIEWKEEPER_KAFKA_BOOTSTRAP_SERVERS="",
+        VIEWKEEPER_SCHEMA_REGISTRY_URL="ftp://x",
+    )
+    assert done.exit_code == 2, done.output
+    assert "VIEWKEEPER_DATABASE_URL: " in done.stderr
+    assert "VIEWKEEPER_KAFKA_BOOTSTRAP_SERVERS: is empty" in done.stderr
+    assert SECRET not in done.output
+
+
+@pytest.mark.usefixtures("nowhere")
+def test_settings_may_come_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"VIEWKEEPER_DATABASE_URL=mysql://u:{SECRET}@h/d\n")
+    done = run("dead-letters", "list")
+    assert done.exit_code == 2
+    assert "must begin with postgresql://" in done.stderr
+    assert SECRET not in done.output
+
+
+def test_a_position_that_is_none_is_wrong_use() -> None:
+    done = run(
+        "ingest",
+        "--until",
+        "orders:here",
+        VIEWKEEPER_DATABASE_URL="postgresql://u:p@127.0.0.1:1/d",
+        VIEWKEEPER_KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1",
+        VIEWKEEPER_SCHEMA_REGISTRY_URL="http://127.0.0.1:1",
+    )
+    assert done.exit_code == 2
+    assert "is not topic:partition:offset" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["no-such"], ["pause"], ["produce", "--orders", "0"]])
+def test_wrong_usage_has_exit_code_2(arguments: list[str]) -> None:
+    assert run(*arguments).exit_code == 2
+
+
+def test_every_command_of_the_product_has_help() -> None:
+    for command in (
+        *("demo", "ingest", "api", "produce", "status", "pause", "resume"),
+        *("dead-letters list", "dead-letters show", "schemas register", "schemas check"),
+        *("dev up", "dev down", "dev status", "dev env"),
+    ):
+        done = run(*command.split(), "--help")
+        assert done.exit_code == 0, command
+
+
+def test_the_failing_byte_of_a_dump_is_in_brackets() -> None:
+    lines = list(hex_lines(bytes(range(40)), marked_byte=17))
+    assert len(lines) == 3
+    assert "[11]" in lines[1]
+    assert "[" not in lines[0].split("  ", 2)[0]
+
+
+def test_a_long_dump_begins_near_the_failing_byte() -> None:
+    lines = list(hex_lines(bytes(10_000), marked_byte=9_000))
+    assert "bytes before" in lines[0]
+    assert sum("[00]" in line for line in lines) == 1
+    assert "bytes after" in lines[-1]
+    assert list(hex_lines(b"\x00\x01", marked_byte=2))[-1].endswith("[end]")

@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -39,8 +40,24 @@ SELECT set_config('statement_timeout', '60s', false),
 Row = tuple[Any, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A build that is not served while it is written: one that a rebuild fills or brings forward.
+
+    Its commits tell nobody and need not wait for the disk: rows and positions go together, and
+    what makes it live waits for everything before it. `keeps_dead`: whether dead letters that
+    nobody has recorded yet are kept.
+    """
+
+    build: str
+    keeps_dead: bool
+
+
 class Session:
-    """One connection, the live build as it was when it opened, and the SQL for that build."""
+    """One connection, the live build as it was when it opened, and the SQL for that build.
+
+    With a target it is that build instead, live or not, whole or not.
+    """
 
     def __init__(
         self,
@@ -49,8 +66,10 @@ class Session:
         catalogue: Catalogue,
         forms: Mapping[str, EventForm],
         allow_unsafe: bool = False,
+        target: Target | None = None,
     ) -> None:
         self.dsn = dsn
+        self.target = target
         self.log = structlog.get_logger(__name__)
         self._catalogue = catalogue
         self._forms = forms
@@ -119,8 +138,7 @@ class Session:
                 connection.execute(_SESSION)
                 if not self._allow_unsafe:
                     refuse_unsafe(connection)
-                build = live_build(connection)
-                refuse_incomplete(connection, build, self._catalogue)
+                build = self._find_build(connection)
                 self._statements = statements(build, self._catalogue, self._forms)
                 for sql in self._statements.temporary:
                     connection.execute(sql)
@@ -130,6 +148,14 @@ class Session:
                 raise
             self._connection = connection
         return self._connection
+
+    def _find_build(self, connection: Connection[Row]) -> str:
+        if self.target is not None:
+            connection.execute("SET synchronous_commit = off")
+            return self.target.build
+        build = live_build(connection)
+        refuse_incomplete(connection, build, self._catalogue)
+        return build
 
 
 def connect(dsn: str, application: str) -> Connection[Row]:

@@ -59,9 +59,11 @@ def write(
         before = {partition: list(counts) for partition, counts in folded.counters.items()}
         if reclassify(folded, changed.stored()):
             _correct_counters(connection, statements, folded, before)
-        bury(connection, folded.dead, topic_ids)
+        if session.target is None or session.target.keeps_dead:
+            bury(connection, folded.dead, topic_ids)
         note_ends(connection, session.build, ends, epochs)
-        connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, _payload(session, folded)))
+        if session.target is None:
+            connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, _payload(session, folded)))
 
 
 def apply(connection: Connection[Row], statements: Statements, folded: Folded) -> None:

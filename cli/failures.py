@@ -21,7 +21,7 @@ from ingest.errors import RefusedError, TransientError
 from ingest.operate import UnknownThingError
 from schemas.contracts import ContractError
 from schemas.encode import EncodeError
-from schemas.registry import RegistryError
+from schemas.registry import BadRegistryAddressError, RegistryError
 from views.positions import BadPositionError
 
 FAILED, MISUSED = 1, 2
@@ -37,7 +37,7 @@ _SENTENCES = (
     TransientError,
     UnknownThingError,
 )
-_WRONG_USE = (BadPositionError, UsageError)
+_WRONG_USE = (BadPositionError, BadRegistryAddressError, UsageError)
 
 
 class Commands(TyperGroup):

@@ -5,29 +5,12 @@ and meanings are the worker's; each class is one server, and a command takes tho
 """
 
 import os
-from typing import Annotated
 
-import psycopg
-from psycopg.conninfo import conninfo_to_dict
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from cli.misuse import UsageError
-from ingest.settings import kafka_options
+from ingest.settings import PostgresUrl, kafka_options
 from schemas.registry import Registry
-
-
-def _postgresql(url: SecretStr) -> SecretStr:
-    if not url.get_secret_value().startswith(("postgresql://", "postgres://")):
-        raise ValueError("must begin with postgresql://")
-    try:
-        conninfo_to_dict(url.get_secret_value())
-    except psycopg.ProgrammingError:  # its words can hold a piece of the password
-        raise ValueError(
-            "is not an address: postgresql://user:password@host:port/name, with special "
-            "characters of the password percent-encoded"
-        ) from None
-    return url
 
 
 class _Settings(BaseSettings):
@@ -37,7 +20,7 @@ class _Settings(BaseSettings):
 class DatabaseSettings(_Settings):
     """The owner's login."""
 
-    database_url: Annotated[SecretStr, AfterValidator(_postgresql)]
+    database_url: PostgresUrl
 
     @property
     def dsn(self) -> str:
@@ -96,7 +79,4 @@ class ProduceSettings(KafkaSettings, RegistrySettings):
 
 def _client(url: str, user: str | None, password: SecretStr | None) -> Registry:
     secret = password.get_secret_value() if password else None
-    try:
-        return Registry(url, user=user, password=secret)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    return Registry(url, user=user, password=secret)

@@ -8,6 +8,8 @@ import os
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -25,8 +27,18 @@ FIXED_KAFKA_OPTIONS = {
 
 def _postgresql(url: SecretStr) -> SecretStr:
     if not url.get_secret_value().startswith(("postgresql://", "postgres://")):
-        raise ValueError("must be a postgresql:// URL")
+        raise ValueError("must begin with postgresql://")
+    try:
+        conninfo_to_dict(url.get_secret_value())
+    except ProgrammingError:  # its words can hold a piece of the password
+        raise ValueError(
+            "is not an address: postgresql://user:password@host:port/name, with special "
+            "characters of the password percent-encoded"
+        ) from None
     return url
+
+
+PostgresUrl = Annotated[SecretStr, AfterValidator(_postgresql)]
 
 
 def kafka_options(environment: Mapping[str, str]) -> dict[str, str]:
@@ -43,7 +55,7 @@ class IngestSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="VIEWKEEPER_", env_file=".env", extra="ignore")
 
-    database_url: Annotated[SecretStr, AfterValidator(_postgresql)] = Field(
+    database_url: PostgresUrl = Field(
         description="The owner's login: postgresql://user:password@host:port/name"
     )
     kafka_bootstrap_servers: str = Field(min_length=1, description="host:port, comma separated")

@@ -34,6 +34,10 @@ class RegistryError(Exception):
     """The registry did not do what was asked. The message says what, where and why."""
 
 
+class BadRegistryAddressError(ValueError):
+    """The registry's URL is none, or credentials are given twice. Names no credentials."""
+
+
 class RegistryUnavailableError(RegistryError):
     """No usable answer: no connection, a timeout, 5xx, 429, or not the protocol.
 
@@ -128,7 +132,7 @@ class Registry:
     """One schema registry. Close it, or use it as a context manager.
 
     `timeout_s` bounds the connection and each wait for bytes, and the whole answer with twice as
-    much. ValueError: a URL is not http(s), or credentials are given twice.
+    much. BadRegistryAddressError: a URL is not http(s), or credentials are given twice.
     """
 
     def __init__(
@@ -311,18 +315,22 @@ def _places(urls: str, user: str | None, password: str | None) -> tuple[_Place, 
     given = (user, password or "") if user is not None else None
     places = tuple(_place(url.strip(), given) for url in urls.split(",") if url.strip())
     if not places:
-        raise ValueError("the schema registry's URL is empty")
+        raise BadRegistryAddressError("the schema registry's URL is empty")
     return places
 
 
 def _place(url: str, given: tuple[str, str] | None) -> _Place:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("the schema registry's URL must be http://host[:port][/path] or https://")
+        raise BadRegistryAddressError(
+            "the schema registry's URL must be http://host[:port][/path] or https://"
+        )
     if parts.username is None:
         return _Place(url.rstrip("/"), given)
     if given is not None:
-        raise ValueError("credentials for the schema registry are given twice: in its URL as well")
+        raise BadRegistryAddressError(
+            "credentials for the schema registry are given twice: in its URL as well"
+        )
     bare = parts._replace(netloc=parts.netloc.rpartition("@")[2])
     auth = (unquote(parts.username), unquote(parts.password or ""))
     return _Place(urlunsplit(bare).rstrip("/"), auth)

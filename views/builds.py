@@ -75,6 +75,7 @@ DEAD_LETTERS = Table(
     Column("state", Text, nullable=False, server_default="open"),
     Column("decided_at", Timestamp),
     Column("decided_by", Text),
+    Column("purged_at", Timestamp, doc="When its key, value and headers were removed for good."),
     CheckConstraint("state IN ('open', 'redriven', 'discarded')", name="state"),
     UniqueConstraint("topic_id", "partition", "offset"),
     Index(None, "state", "topic", "partition", "offset"),
@@ -87,6 +88,20 @@ OUTBOX = Table(
     Column("made_at", Timestamp, nullable=False, server_default=func.now()),
     Column("sent_at", Timestamp, doc="When the broker acknowledged it; null: still to be sent."),
     Index("outbox_unsent_idx", "dead_letter_id", postgresql_where=text("sent_at IS NULL")),
+)
+
+DECISIONS = Table(
+    "decisions",
+    INGEST,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("build", Text, nullable=False),
+    Column("topic", Text, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("decision", Text, nullable=False, doc="The command that was given: accept-gap, ..."),
+    Column("from_offset", BigInteger, nullable=False, doc="The first offset that it is about."),
+    Column("to_offset", BigInteger, nullable=False, doc="The offset behind the last one."),
+    Column("decided_at", Timestamp, nullable=False, server_default=func.now()),
+    Column("decided_by", Text, nullable=False),
 )
 
 SCHEMA_FINGERPRINTS = Table(

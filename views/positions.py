@@ -57,6 +57,11 @@ TABLE = Table(
     ),
     Column("paused", Boolean, nullable=False, server_default=text("false")),
     Column("stopped_reason", Text, doc="Why no worker applies this partition; null: it may."),
+    Column(
+        "loss_accepted_until",
+        BigInteger,
+        doc="Below this offset no number of dead letters stops the partition: an operator said so.",
+    ),
     _counter("applied", "Events that changed a row."),
     _counter("superseded", "Events older than the row they met."),
     _counter("duplicates", "Events whose version and content the row had already."),

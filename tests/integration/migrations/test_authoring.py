@@ -88,6 +88,11 @@ class Checkout:
         """Alembic's command line in the copy, and what it printed."""
         return self._run("alembic", *arguments)
 
+    def version(self, name: str) -> Path:
+        """The file of a version that was written here, whatever number it got."""
+        (found,) = (self.folder / "migrations/versions").glob(f"*_{name}.py")
+        return found
+
     def ruff(self, *arguments: str) -> None:
         """Ruff on the versions, as `make check` runs it."""
         self._run("ruff", *arguments, "migrations/versions")
@@ -138,8 +143,7 @@ def test_a_written_version_is_clean_and_applies_to_every_build_and_back(
 ) -> None:
     before = [describe(database.dsn, build) for build in ("build_1", "build_2", "views")]
     checkout.alembic("revision", "--autogenerate", "-m", "add parcels and status totals")
-    version = checkout.folder / "migrations/versions/0002_add_parcels_and_status_totals.py"
-    written = version.read_text()
+    written = checkout.version("add_parcels_and_status_totals").read_text()
     assert "for build in op.builds():" in written
     assert "build_" not in written.replace("build_views", "")
     assert "schema=build," in written
@@ -163,7 +167,7 @@ def test_a_written_version_is_clean_and_applies_to_every_build_and_back(
 
 def test_an_empty_version_can_be_written_by_hand(checkout: Checkout) -> None:
     checkout.alembic("revision", "-m", "Something by hand")
-    text = (checkout.folder / "migrations/versions/0002_something_by_hand.py").read_text()
+    text = checkout.version("something_by_hand").read_text()
     assert text.startswith('"""Something by hand."""')
 
 

@@ -269,10 +269,11 @@ def _look(system: System, http: httpx.Client, traffic: Traffic) -> Figures:
 
 
 def _figures(now: Figures, rate: float) -> str:
-    took = "no answer" if now.answer_ms is None else f"{now.answer_ms:.0f} ms"
+    """Short enough for a terminal of 80 columns."""
+    took = "no answer" if now.answer_ms is None else f"answer in {now.answer_ms:.0f} ms"
     return (
-        f"{rate:6,.0f} events/s   {now.applied:8,} in the views   lag {now.lag_events:4,} events   "
-        f"{now.dead_letters:3,} dead letters   query answered in {took}"
+        f"{rate:5,.0f} events/s  {now.applied:9,} applied  lag {now.lag_events:,}  "
+        f"{now.dead_letters:,} dead letters  {took}"
     )
 
 

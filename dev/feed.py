@@ -51,11 +51,16 @@ class Feed:
     """One producer, at `rate_per_s` records a second or, without a rate, as fast as it goes."""
 
     def __init__(self, options: Mapping[str, str], *, rate_per_s: float | None = None) -> None:
+        self._rate_per_s = rate_per_s
+        self._failed: list[str] = []
+        self._complaint = "no reason given"
+        self.reached = Reached()
         self._producer = Producer(
             {
                 "linger.ms": 5,
-                # Errors only: what heals by itself is no news, and what does not is raised.
-                "log_level": "3",
+                # What heals by itself is no news; what does not is raised, with the last complaint.
+                "log_level": "0",
+                "error_cb": self._complained,
                 "queue.buffering.max.messages": 100_000,
                 **options,
                 "acks": "all",
@@ -63,9 +68,6 @@ class Feed:
                 "delivery.timeout.ms": int(DELIVERY_TIMEOUT_S * 1000),
             }
         )
-        self._rate_per_s = rate_per_s
-        self._failed: list[str] = []
-        self.reached = Reached()
 
     def run(self, records: Iterable[Produced], stop: threading.Event) -> Reached:
         """Produce until the records end or `stop` is set, and wait for every acknowledgement.
@@ -79,9 +81,13 @@ class Feed:
             self._send(record, stop)
         left = self._producer.flush(DELIVERY_TIMEOUT_S)
         if self._failed:
-            raise NotDeliveredError(f"the broker did not take a record: {self._failed[0]}")
+            raise NotDeliveredError(
+                f"the broker did not take a record: {self._failed[0]} ({self._complaint})"
+            )
         if left:
-            raise NotDeliveredError(f"{left} records were not acknowledged by the broker")
+            raise NotDeliveredError(
+                f"{left} records were not acknowledged by the broker: {self._complaint}"
+            )
         return self.reached
 
     def _stopped_waiting_for(self, number: int, began_at: float, stop: threading.Event) -> bool:
@@ -106,6 +112,10 @@ class Feed:
             except KafkaException as error:
                 self._failed.append(error.args[0].str())
                 return
+
+    def _complained(self, error: KafkaError) -> None:
+        """The client's latest trouble with the brokers; it goes on trying by itself."""
+        self._complaint = error.str()
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:

@@ -8,7 +8,7 @@ partition owns it; everybody else is fenced at the next commit. Times are the da
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from psycopg import Connection
 
 from ingest.connect import APPLICATION, Session, connect
 from ingest.errors import FencedError
+from ingest.letters import Recorded, recorded
 from views.positions import Partition
 
 GHOST_WAIT_S = 5.0
@@ -37,18 +38,30 @@ class BrokerView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claimed:
-    """A partition that this worker owns: its epoch and where to read on."""
+    """A partition that this worker owns: its epoch, where to read on, and what is known of it.
+
+    `letters` are the dead letters that are recorded from `next_offset` on: there are some only
+    where the position went back.
+    """
 
     epoch: int
     next_offset: int
     paused: bool
+    leader_epoch: int = -1
+    loss_accepted_until: int = 0
+    letters: Mapping[int, Recorded] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A partition that must not be read: the cause and the remedy, in a sentence."""
+    """A partition that must not be read: the cause and the remedy, in a sentence.
+
+    `epoch` is the newest that was drawn: who asks again later may take the partition only if
+    nobody drew a newer one meanwhile.
+    """
 
     reason: str
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +106,12 @@ def _locked(
     found: dict[Partition, dict[str, Any]] = {}
     for topic, partition in partitions:
         row = connection.execute(
-            "SELECT next_offset, owner_epoch, cluster_id, topic_id, paused, stopped_reason"
+            "SELECT next_offset, owner_epoch, cluster_id, topic_id, stopped_reason"
             f" FROM {build}.positions WHERE topic = %s AND partition = %s FOR UPDATE",
             (topic, partition),
         ).fetchone()
         if row is not None:
-            names = ("next_offset", "epoch", "cluster_id", "topic_id", "paused", "stopped")
+            names = ("next_offset", "epoch", "cluster_id", "topic_id", "stopped")
             found[topic, partition] = dict(zip(names, row, strict=True))
     return found
 
@@ -113,9 +126,18 @@ def _taken(
     if row is not None:
         reason = row["stopped"] or refusal(partition, row, broker)
         if reason is not None:
-            return Refusal(reason)
-    epoch, next_offset, paused = _drawn(connection, session, partition, broker)
-    return Claimed(epoch=epoch, next_offset=next_offset, paused=paused)
+            return Refusal(reason, row["epoch"])
+    epoch, next_offset, paused, leader_epoch, accepted = _drawn(
+        connection, session, partition, broker
+    )
+    return Claimed(
+        epoch=epoch,
+        next_offset=next_offset,
+        paused=paused,
+        leader_epoch=leader_epoch,
+        loss_accepted_until=accepted,
+        letters=recorded(connection, broker.topic_id, partition[1], start=next_offset),
+    )
 
 
 def _drawn(
@@ -128,7 +150,8 @@ def _drawn(
         " owner_epoch = p.owner_epoch + 1, owner = excluded.owner,"
         " cluster_id = coalesce(p.cluster_id, excluded.cluster_id),"
         " topic_id = coalesce(p.topic_id, excluded.topic_id)"
-        " RETURNING owner_epoch, next_offset, paused",
+        " RETURNING owner_epoch, next_offset, paused, coalesce(leader_epoch, -1),"
+        " coalesce(loss_accepted_until, 0)",
         (*partition, broker.cluster_id, broker.topic_id, session.owner),
     )
     row = cursor.fetchone()
@@ -231,14 +254,4 @@ def note_ends(
                 for (topic, partition), end in sorted(ends.items())
                 if (topic, partition) in epochs
             ],
-        )
-
-
-def stop_partition(session: Session, partition: Partition, epoch: int, reason: str) -> None:
-    """Say in the position row why nobody applies a partition. `viewkeeper resume` clears it."""
-    with session.transaction() as connection:
-        connection.execute(
-            f"UPDATE {session.build}.positions SET stopped_reason = %s"
-            " WHERE topic = %s AND partition = %s AND owner_epoch = %s",
-            (reason, *partition, epoch),
         )

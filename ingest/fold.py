@@ -29,13 +29,19 @@ class Stored(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """How far a batch moves one partition: from the offset it was left at to the next to read."""
+    """How far a batch moves one partition: from the offset it was left at to the next to read.
+
+    `stopped_reason` says why nobody may go on from there. `redriven` are offsets within whose
+    records are dead letters that were redriven before (a log that is read again).
+    """
 
     start: int
     end: int
     last_event_ms: int | None = None
     leader_epoch: int | None = None
     complete_as_of: Any = None
+    stopped_reason: str | None = None
+    redriven: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)

@@ -107,6 +107,7 @@ def statements(build: str, catalogue: Catalogue, forms: Mapping[str, EventForm])
             " leader_epoch = greatest(leader_epoch, %(leader_epoch)s),"
             " last_event_at = coalesce(to_timestamp(%(last_event_ms)s / 1000.0), last_event_at),"
             " complete_as_of = greatest(complete_as_of, %(complete_as_of)s),"
+            " stopped_reason = coalesce(%(stopped_reason)s, stopped_reason),"
             " applied = applied + %(applied)s, superseded = superseded + %(superseded)s,"
             " duplicates = duplicates + %(duplicates)s, tombstones = tombstones + %(tombstones)s,"
             " dead = dead + %(dead)s"

@@ -22,6 +22,7 @@ from ingest.claim import Observation, note_ends
 from ingest.connect import Session
 from ingest.errors import FencedError, TransientError
 from ingest.fold import COUNTERS, Changes, Folded, Key, Stored, reclassify
+from ingest.letters import list_applied
 from ingest.records import Dead
 from ingest.statements import Statements, ViewStatements
 from views.positions import Partition, PositionVector
@@ -61,6 +62,7 @@ def write(
             _correct_counters(connection, statements, folded, before)
         if session.target is None or session.target.keeps_dead:
             bury(connection, folded.dead, topic_ids)
+        list_applied(connection, session.build, _redriven(folded, topic_ids))
         note_ends(connection, session.build, ends, epochs)
         if session.target is None:
             connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, _payload(session, folded)))
@@ -215,6 +217,7 @@ def _fence_values(folded: Folded, partition: Partition, epoch: int) -> dict[str,
         "last_event_ms": advance.last_event_ms,
         "leader_epoch": advance.leader_epoch,
         "complete_as_of": advance.complete_as_of,
+        "stopped_reason": advance.stopped_reason,
         **dict(zip(COUNTERS, folded.counters[partition], strict=True)),
     }
 
@@ -237,6 +240,12 @@ def _correct_counters(
             connection.execute(
                 statements.count, {"topic": partition[0], "partition": partition[1], **values}
             )
+
+
+def _redriven(folded: Folded, topic_ids: Mapping[str, str]) -> Iterable[tuple[str, int, int]]:
+    for (topic, partition), advance in folded.advances.items():
+        for offset in advance.redriven:
+            yield topic_ids[topic], partition, offset
 
 
 _DEAD_LETTER = """

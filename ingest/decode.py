@@ -12,7 +12,6 @@ https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-d
 import io
 import json
 import os
-import re
 import struct
 import threading
 import time
@@ -36,10 +35,11 @@ from schemas.registry import RegisteredSchema, RegistryUnavailableError, Unknown
 from views.model import StreamView, Tombstone
 
 HEADER_BYTES = 5
-_MAX_JOINED = 256
-_MAX_JOINED_BYTES = 256_000
+_MAX_JOINED = 64
+_MAX_JOINED_BYTES = 64_000
 _GUARD_BYTES = 8
-_LONG_RUN = re.compile(rb"[\x80-\xff]{10}")
+_CONTINUES = bytes(128) + b"\1" * 128
+_LONG_RUN = b"\1" * 10
 """Ten bytes that each continue a number: it may be overlong, which the quick reader accepts."""
 
 ATTEMPTS = 3
@@ -399,25 +399,60 @@ def _read(
     attempt: int,
     on_unlisted: Callable[[str], None],
 ) -> Iterable[tuple[int, Item]]:
-    for chunk in _chunks(records, places) if reader.joined else [places]:
-        for at, values in _values(reader, records, chunk):
-            record = records[at]
-            if isinstance(values, Fault):
-                yield at, Dead(record, values, reader.schema_id, attempt)
-                continue
-            if reader.unlisted(values):
-                on_unlisted(record.topic)
-            yield at, _event(reader, record, values, attempt)
+    for chunk in _chunks(records, places) if reader.joined else ([at] for at in places):
+        found = list(_values(reader, records, chunk))
+        for at, values in found:
+            if not isinstance(values, Fault) and reader.unlisted(values):
+                on_unlisted(records[at].topic)
+        yield from _settled(reader, records, found, attempt)
+
+
+def _settled(
+    reader: _Reader, records: Sequence[Record], found: Sequence[tuple[int, Any]], attempt: int
+) -> Iterable[tuple[int, Item]]:
+    """The item of each place; halves what has something wrong in it."""
+    if len(found) == 1:
+        ((at, values),) = found
+        yield at, _event(reader, records[at], values, attempt)
+        return
+    events = _events(reader, records, found)
+    if events is not None:
+        yield from zip((at for at, _values in found), events, strict=True)
+        return
+    middle = len(found) // 2
+    yield from _settled(reader, records, found[:middle], attempt)
+    yield from _settled(reader, records, found[middle:], attempt)
+
+
+def _events(
+    reader: _Reader, records: Sequence[Record], found: Sequence[tuple[int, Any]]
+) -> list[Event] | None:
+    """All events of a chunk, or None where something is wrong with one of them."""
+    values = [value for _at, value in found]
+    if any(isinstance(value, Fault) for value in values):
+        return None
+    keys = [(records[at].key or b"").decode() for at, _value in found]
+    try:
+        rows = reader.form.rows(values)
+    except DeadRecordError:
+        return None
+    if not reader.form.good(rows, keys):
+        return None
+    schema_id = reader.schema_id
+    return [Event(records[at], row, schema_id) for (at, _v), row in zip(found, rows, strict=True)]
 
 
 def _event(reader: _Reader, record: Record, values: Any, attempt: int) -> Item:
-    assert record.key is not None
-    key = record.key.decode()
+    """One event, or what is wrong with it."""
+    if isinstance(values, Fault):
+        return Dead(record, values, reader.schema_id, attempt)
     try:
-        row = reader.form.row(values)
-        reader.form.check(row, key)
+        (row,) = reader.form.rows([values])
     except DeadRecordError as error:
         return Dead(record, error.fault, reader.schema_id, attempt)
+    fault = reader.form.fault(row, (record.key or b"").decode())
+    if fault is not None:
+        return Dead(record, fault, reader.schema_id, attempt)
     return Event(record, row, reader.schema_id)
 
 
@@ -443,28 +478,33 @@ def _values(
             yield at, _value_alone(reader, records[at])
         return
     bodies = [(records[at].value or b"")[HEADER_BYTES:] for at in places]
-    values = _values_joined(reader.joined, bodies)
+    guard = os.urandom(_GUARD_BYTES)
+    source = b"".join((_long(len(bodies)), guard.join(bodies), guard, b"\0"))
+    values = _values_joined(reader.joined, source, guard, len(bodies))
     if values is None:
         middle = len(places) // 2
         yield from _values(reader, records, places[:middle])
         yield from _values(reader, records, places[middle:])
-        return
-    for at, body, value in zip(places, bodies, values, strict=True):
-        if _LONG_RUN.search(body):
-            yield at, _value_alone(reader, records[at])
-        else:
-            yield at, value
+    elif not _has_long_run(source):
+        yield from zip(places, values, strict=True)
+    else:
+        for at, body, value in zip(places, bodies, values, strict=True):
+            yield at, _value_alone(reader, records[at]) if _has_long_run(body) else value
 
 
-def _values_joined(joined: Callable[[bytes], Any], bodies: Sequence[bytes]) -> list[Any] | None:
+def _has_long_run(source: bytes) -> bool:
+    return _LONG_RUN in source.translate(_CONTINUES)
+
+
+def _values_joined(
+    joined: Callable[[bytes], Any], source: bytes, guard: bytes, count: int
+) -> list[Any] | None:
     """The values of all bodies, or None where one of them does not end where it should."""
-    guard = os.urandom(_GUARD_BYTES)
-    source = b"".join((_long(len(bodies)), guard.join(bodies), guard, b"\0"))
     try:
         found = joined(source)
     except Exception:  # noqa: BLE001 - the strict reader tells what it was, record by record
         return None
-    if len(found) != len(bodies) or any(item["guard"] != guard for item in found):
+    if len(found) != count or any(item["guard"] != guard for item in found):
         return None
     return [item["body"] for item in found]
 

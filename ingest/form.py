@@ -1,12 +1,12 @@
 """From a contract and a view to rows: which field fills which column, in which form, within what.
 
 Pure. Made once per view at start; a field that no column takes and a column that no field fills
-are found here, before any event is read.
+are found here, before any event is read. Events are converted and checked column by column, many
+at a time; only where a check of many fails is each looked at alone, for the exact reason.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -16,13 +16,18 @@ from ingest.walk import MAX_ITEMS
 from views.model import StreamView
 
 MAX_KEY_BYTES = 1_000
-"""Longest text that may be part of a key or an index: three of them fit an index entry of
+"""Longest text that may be part of a key or an index: two of them and more fit an index entry of
 PostgreSQL (2,704 bytes)."""
 
 _MICROS_MIN = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z
 _MICROS_MAX = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z
+_PRICES_KEPT = 20_000
 
+Row = tuple[Any, ...]
 Convert = Callable[[Any], Any]
+"""One value, from Avro's form to the staged one."""
+ConvertColumn = Callable[[list[Any]], list[Any]]
+"""The values of one field of many events, likewise."""
 
 
 class FormError(ValueError):
@@ -31,18 +36,21 @@ class FormError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventForm:
-    """How an event of one stream becomes a row of its view.
+    """How events of one stream become rows of its view.
 
-    `row(values)` gives the event columns in column order; `check(row, key)` raises DeadRecordError
-    with the first thing that is wrong. `kinds` are the staged types, as PostgreSQL names them.
+    `columns` are the event columns in order, the key first, then the version; `kinds` their staged
+    types, as PostgreSQL names them. `rows(values)` converts decoded events; DeadRecordError: one
+    of them can't be. `good(rows, keys)` says whether nothing is wrong with any; `fault(row, key)`
+    names the first thing that is wrong with one.
     """
 
     view: StreamView
     schema: Mapping[str, Any]
     columns: tuple[str, ...]
     kinds: tuple[str, ...]
-    row: Callable[[Mapping[str, Any]], tuple[Any, ...]]
-    check: Callable[[tuple[Any, ...], str], None]
+    rows: Callable[[Sequence[Mapping[str, Any]]], list[Row]]
+    good: Callable[[Sequence[Row], Sequence[str]], bool]
+    fault: Callable[[Row, str], Fault | None]
 
 
 def form_of(view: StreamView, schema: Mapping[str, Any]) -> EventForm:
@@ -58,13 +66,15 @@ def form_of(view: StreamView, schema: Mapping[str, Any]) -> EventForm:
     if tuple(view.fields)[: len(wanted)] != wanted:
         raise FormError(f"view {view.name}: its first columns must be {', '.join(wanted)}")
     plans = [_plan(view, column, types[field]) for column, field in view.fields.items()]
+    checks = _Checks(view, plans)
     return EventForm(
         view=view,
         schema=schema,
         columns=tuple(view.fields),
         kinds=tuple(plan.kind for plan in plans),
-        row=_row_maker(tuple(view.fields.values()), plans),
-        check=_checker(view, plans),
+        rows=_row_maker(tuple(view.fields.values()), plans),
+        good=checks.good,
+        fault=checks.fault,
     )
 
 
@@ -72,16 +82,34 @@ def form_of(view: StreamView, schema: Mapping[str, Any]) -> EventForm:
 class _Plan:
     column: str
     kind: str
-    convert: Convert | None
-    scaled_digits: int | None = None
+    convert: ConvertColumn | None
+    digits: int | None = None
+    is_json: bool = False
 
 
 def _plan(view: StreamView, column: str, schema: Any) -> _Plan:
     inner, nullable = _without_null(schema)
-    kind, convert, digits = _form(view, column, inner)
-    if convert is not None and nullable:
-        convert = _unless_null(convert)
-    return _Plan(column, kind, convert, digits)
+    logical = inner.get("logicalType") if isinstance(inner, dict) else None
+    base = inner["type"] if isinstance(inner, dict) else inner
+    if logical == "decimal" and base == "bytes" and inner["precision"] <= 18:
+        return _Plan(
+            column, "int8", _nullable(_unscaled) if nullable else _all_unscaled, inner["precision"]
+        )
+    if logical == "timestamp-micros":
+        return _Plan(column, "int8", None)
+    if base in ("string", "enum"):
+        return _Plan(column, "text", None)
+    if base == "int" and logical is None:
+        return _Plan(column, "int4", _nullable(_int_32))
+    if base in ("long", "boolean") and logical is None:
+        return _Plan(column, "int8" if base == "long" else "bool", None)
+    if base in ("array", "map", "record"):
+        return _Plan(column, "text", _nullable(_json_maker(inner)), is_json=True)
+    raise FormError(
+        f"view {view.name}: column {column!r} has a type that no column can hold: {inner!r};"
+        " use string, enum, int, long, boolean, decimal of at most 18 digits, timestamp-micros,"
+        " or a list, map or record of those"
+    )
 
 
 def _without_null(schema: Any) -> tuple[Any, bool]:
@@ -97,26 +125,16 @@ def _unless_null(convert: Convert) -> Convert:
     return lambda value: None if value is None else convert(value)
 
 
-def _form(view: StreamView, column: str, schema: Any) -> tuple[str, Convert | None, int | None]:
-    logical = schema.get("logicalType") if isinstance(schema, dict) else None
-    base = schema["type"] if isinstance(schema, dict) else schema
-    if logical == "decimal" and base == "bytes" and schema["precision"] <= 18:
-        return "int8", _unscaled, schema["precision"]
-    if logical == "timestamp-micros":
-        return "int8", None, None
-    if base == "string" or base == "enum":
-        return "text", None, None
-    if base == "int" and logical is None:
-        return "int4", _int_32, None
-    if base in ("long", "boolean") and logical is None:
-        return {"long": "int8", "boolean": "bool"}[base], None, None
-    if base in ("array", "map", "record"):
-        return "text", _json_maker(schema), None
-    raise FormError(
-        f"view {view.name}: column {column!r} has a type that no column can hold: {schema!r};"
-        " use string, enum, int, long, boolean, decimal of at most 18 digits, timestamp-micros,"
-        " or a list, map or record of those"
-    )
+def _nullable(convert: Convert) -> ConvertColumn:
+    return lambda values: [None if value is None else convert(value) for value in values]
+
+
+def _all_unscaled(values: list[Any]) -> list[Any]:
+    from_bytes = int.from_bytes
+    try:
+        return [from_bytes(value, "big", signed=True) for value in values]
+    except TypeError:  # a default among them
+        return [_unscaled(value) for value in values]
 
 
 def _unscaled(value: bytes | str) -> int:
@@ -178,112 +196,143 @@ def _json_record(schema: Any) -> Convert | None:
     converts = [(name, convert) for name, convert in made.items() if convert is not None]
     if not converts:
         return None
-
-    def convert_record(record: dict[str, Any]) -> dict[str, Any]:
-        for name, convert in converts:
-            record[name] = convert(record[name])
-        return record
-
-    return convert_record
+    if len(converts) == 1:
+        ((only, convert_only),) = converts
+        return lambda record: {**record, only: convert_only(record[only])}
+    return lambda record: {**record, **{name: convert(record[name]) for name, convert in converts}}
 
 
 def _decimal_text(precision: int, scale: int) -> Convert:
+    """Decimals as text, exactly. Prices repeat, so what was made of the last ones is kept."""
     limit, unit = 10**precision, 10**scale
+    kept: dict[bytes | str, str] = {}
 
     def text(value: bytes | str) -> str:
+        known = kept.get(value)
+        if known is not None:
+            return known
         number = _unscaled(value)
         if not -limit < number < limit:
             raise DeadRecordError(
                 Fault(Reason.DECIMAL_OVERFLOW, f"a decimal has more than {precision} digits")
             )
         whole, rest = divmod(abs(number), unit)
-        return f"{'-' if number < 0 else ''}{whole}.{rest:0{scale}d}" if scale else str(number)
+        made = f"{'-' if number < 0 else ''}{whole}" + (f".{rest:0{scale}d}" if scale else "")
+        if len(kept) >= _PRICES_KEPT:
+            kept.clear()
+        kept[value] = made
+        return made
 
     return text
 
 
 def _row_maker(
-    fields: tuple[str, ...], plans: list[_Plan]
-) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
-    values_of = itemgetter(*fields)
-    converts = [(at, plan.convert) for at, plan in enumerate(plans) if plan.convert is not None]
+    fields: tuple[str, ...], plans: Sequence[_Plan]
+) -> Callable[[Sequence[Mapping[str, Any]]], list[Row]]:
+    pairs = [(field, plan.convert) for field, plan in zip(fields, plans, strict=True)]
 
-    def row(values: Mapping[str, Any]) -> tuple[Any, ...]:
-        taken = list(values_of(values))
-        for at, convert in converts:
-            taken[at] = convert(taken[at])
-        return tuple(taken)
+    def rows(values: Sequence[Mapping[str, Any]]) -> list[Row]:
+        columns = []
+        for field, convert in pairs:
+            column = [value[field] for value in values]
+            columns.append(column if convert is None else convert(column))
+        return list(zip(*columns, strict=True))
 
-    return row
+    return rows
 
 
-def _checker(view: StreamView, plans: list[_Plan]) -> Callable[[tuple[Any, ...], str], None]:
-    """One pass of cheap tests per event; only where one fails is the exact reason looked for."""
-    table, columns = view.table, [plan.column for plan in plans]
-    at_key = [plan.column for plan in plans].index(
-        next(c for c, field in view.fields.items() if field == view.stream.key_field)
-    )
-    at_version = columns.index("version")
-    currencies = [at for at, name in enumerate(columns) if table.c[name].info.get("currency")]
-    texts = [at for at, plan in enumerate(plans) if plan.kind == "text"]
-    short = [at for at in texts if getattr(table.c[columns[at]].type, "collation", None) == "C"]
-    decimals = [(at, 10**p.scaled_digits) for at, p in enumerate(plans) if p.scaled_digits]
-    times = [
-        at for at, name in enumerate(columns) if getattr(table.c[name].type, "timezone", False)
-    ]
-    json_texts = [at for at, plan in enumerate(plans) if plan.kind == "text" and plan.convert]
-    good_currencies: set[str] = set()
+class _Checks:
+    """What must hold of every row of a view, checked for many rows at once or for one."""
 
-    def currency_is_good(value: str) -> bool:
-        if value in good_currencies:
-            return True
-        good = len(value) == 3 and value.isascii() and value.isalpha() and value.isupper()
-        if good:
-            good_currencies.add(value)
-        return good
+    def __init__(self, view: StreamView, plans: Sequence[_Plan]) -> None:
+        table, names = view.table, [plan.column for plan in plans]
+        kinds = [table.c[name].type for name in names]
+        self._view = view
+        self._names = names
+        self._key_at = next(
+            at for at, name in enumerate(names) if view.fields[name] == view.stream.key_field
+        )
+        self._version_at = names.index("version")
+        self._currencies = [at for at, n in enumerate(names) if table.c[n].info.get("currency")]
+        self._texts = [at for at, p in enumerate(plans) if p.kind == "text"]
+        self._jsons = [at for at, p in enumerate(plans) if p.is_json]
+        self._short = [
+            at for at in self._texts if getattr(kinds[at], "collation", None) is not None
+        ]
+        self._decimals = [(at, 10**p.digits) for at, p in enumerate(plans) if p.digits]
+        self._times = [at for at, kind in enumerate(kinds) if getattr(kind, "timezone", False)]
+        self._good_currencies: set[str] = set()
 
-    def has_nul(row: tuple[Any, ...]) -> bool:
-        if any(row[at] is not None and "\0" in row[at] for at in texts):
-            return True
-        return any(
-            row[at] is not None and "\\u0000" in row[at] and "\0" in _texts_of(row[at])
-            for at in json_texts
+    def good(self, rows: Sequence[Row], keys: Sequence[str]) -> bool:
+        """Whether nothing is wrong with any row; may say no where a closer look finds nothing."""
+        columns = list(zip(*rows, strict=True))
+        if list(columns[self._key_at]) != list(keys) or min(columns[self._version_at]) < 1:
+            return False
+        if not all(self._good_currencies.issuperset(columns[at]) for at in self._currencies):
+            return False
+        return (
+            all(self._texts_are_good(columns[at], at) for at in self._texts)
+            and all(_within(columns[at], 1 - limit, limit - 1) for at, limit in self._decimals)
+            and all(_within(columns[at], _MICROS_MIN, _MICROS_MAX) for at in self._times)
         )
 
-    def faults(row: tuple[Any, ...], key: str) -> Fault | None:
-        if row[at_key] != key:
-            shown = f"{row[at_key][:80]!r}"
-            return Fault(
-                Reason.KEY_MISMATCH, f"key is {key[:80]!r}, {view.stream.key_field} is {shown}"
-            )
-        if row[at_version] < 1:
-            return Fault(Reason.BAD_VERSION, f"version is {row[at_version]}, must be 1 or more")
-        for at in currencies:
-            if not currency_is_good(row[at]):
+    def _texts_are_good(self, column: Sequence[str | None], at: int) -> bool:
+        joined = "".join(filter(None, column))
+        if "\0" in joined or (at in self._jsons and "\\u0000" in joined):
+            return False
+        # At most four bytes a character; a longer one is measured alone.
+        return at not in self._short or max(map(len, filter(None, column)), default=0) <= (
+            MAX_KEY_BYTES // 4
+        )
+
+    def fault(self, row: Row, key: str) -> Fault | None:
+        """The first thing that is wrong with a row, in the order of `Reason`."""
+        if row[self._key_at] != key:
+            shown, name = f"{row[self._key_at][:80]!r}", self._view.stream.key_field
+            return Fault(Reason.KEY_MISMATCH, f"key is {key[:80]!r}, {name} is {shown}")
+        version = row[self._version_at]
+        if version < 1:
+            return Fault(Reason.BAD_VERSION, f"version is {version}, must be 1 or more")
+        for at in self._currencies:
+            if not self._currency_is_good(row[at]):
+                shown = f"{row[at][:80]!r}"
                 return Fault(
-                    Reason.BAD_CURRENCY, f"{columns[at]} is {row[at][:80]!r}, not 3 capital letters"
+                    Reason.BAD_CURRENCY, f"{self._names[at]} is {shown}, not 3 capital letters"
                 )
-        if has_nul(row):
+        return self._text_fault(row) or self._range_fault(row)
+
+    def _currency_is_good(self, value: str) -> bool:
+        good = len(value) == 3 and value.isascii() and value.isalpha() and value.isupper()
+        if good:
+            self._good_currencies.add(value)
+        return good
+
+    def _text_fault(self, row: Row) -> Fault | None:
+        if any(row[at] is not None and "\0" in row[at] for at in self._texts) or any(
+            row[at] is not None and "\\u0000" in row[at] and "\0" in _texts_of(row[at])
+            for at in self._jsons
+        ):
             return Fault(Reason.NUL_IN_TEXT, "a text holds a NUL character")
-        for at in short:
+        for at in self._short:
             if row[at] is not None and len(row[at].encode()) > MAX_KEY_BYTES:
                 return Fault(
-                    Reason.KEY_TOO_LONG, f"{columns[at]} is longer than {MAX_KEY_BYTES} bytes"
+                    Reason.KEY_TOO_LONG, f"{self._names[at]} is longer than {MAX_KEY_BYTES} bytes"
                 )
-        for at, limit in decimals:
-            if row[at] is not None and not -limit < row[at] < limit:
-                return Fault(Reason.DECIMAL_OVERFLOW, f"{columns[at]} has too many digits")
-        for at in times:
-            if row[at] is not None and not _MICROS_MIN <= row[at] <= _MICROS_MAX:
-                return Fault(Reason.BAD_TIMESTAMP, f"{columns[at]} is not in the years 1 to 9999")
         return None
 
-    def check(row: tuple[Any, ...], key: str) -> None:
-        fault = faults(row, key)
-        if fault is not None:
-            raise DeadRecordError(fault)
+    def _range_fault(self, row: Row) -> Fault | None:
+        for at, limit in self._decimals:
+            if row[at] is not None and not -limit < row[at] < limit:
+                return Fault(Reason.DECIMAL_OVERFLOW, f"{self._names[at]} has too many digits")
+        for at in self._times:
+            if row[at] is not None and not _MICROS_MIN <= row[at] <= _MICROS_MAX:
+                return Fault(Reason.BAD_TIMESTAMP, f"{self._names[at]} is not in years 1 to 9999")
+        return None
 
-    return check
+
+def _within(column: Sequence[int | None], least: int, most: int) -> bool:
+    values = [value for value in column if value is not None]
+    return not values or (least <= min(values) and max(values) <= most)
 
 
 def _texts_of(text: str) -> str:

@@ -12,7 +12,7 @@ import structlog
 from graphql import ExecutionResult, GraphQLError, GraphQLSchema, execute
 
 from api.batches import Batches
-from api.documents import Documents, Operation, RefusedError
+from api.documents import Documents, MethodError, Operation, RefusedError
 from api.errors import (
     WHOLE_OPERATION,
     ApiError,
@@ -89,6 +89,8 @@ class Executor:
                 topics=self._topics,
             )
             return await self._run(operation, request, requirement=requirement, id_=request_id)
+        except MethodError:
+            raise
         except RefusedError as error:
             return refused(error.errors)
         except ApiError as error:

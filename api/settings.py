@@ -18,7 +18,9 @@ Database = Annotated[SecretStr, AfterValidator(_postgresql)]
 class ApiSettings(BaseSettings):
     """Everything the API can be told. Names are those of the environment, without the prefix."""
 
-    model_config = SettingsConfigDict(env_prefix="VIEWKEEPER_", env_file=".env", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="VIEWKEEPER_", env_file=".env", extra="ignore", hide_input_in_errors=True
+    )
 
     mode: Literal["production", "dev", "demo"] = Field(
         "production", description="What defaults are for: dev and demo are more open"

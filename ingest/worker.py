@@ -148,7 +148,8 @@ class Gather:
     since_s: float = 0.0
     ends: dict[Partition, int] = field(default_factory=dict)
     ripe_at_s: float = 0.0
-    retried: bool = False
+    tried_again: int = 0
+    """How many of the items had their second try; more may have come since."""
 
 
 @dataclass(slots=True)
@@ -223,8 +224,11 @@ class Worker:
             self._suffer(error)
 
     def finished(self) -> bool:
-        """Whether every partition that this worker owns has reached the position to stop at."""
-        if self._until is None or self._write is not None or self._to_claim:
+        """Whether every partition that this worker owns has reached the position to stop at.
+
+        Never while one is refused: who waits for the end would take that for success.
+        """
+        if self._until is None or self._write is not None or self._to_claim or self._refused:
             return False
         return bool(self._owned) and all(
             owned.committed >= self._until.get(partition, 0)
@@ -357,17 +361,27 @@ class Worker:
         old = self._clock() - gather.since_s >= self._limits.linger_s
         if not (full or old or self._drained):
             return False
-        if not gather.retried:
-            gather.retried = True
+        if gather.tried_again == 0:
             if self._decoder.decode_again(gather.items, afresh=True):
                 gather.ripe_at_s = self._clock() + self._limits.retry_pause_s
-        if gather.ripe_at_s == 0.0:
-            return True
+            gather.tried_again = len(gather.items)
         if self._clock() < gather.ripe_at_s:
             return False
-        gather.ripe_at_s = 0.0
-        self._decoder.decode_again(gather.items, afresh=False)
+        self._try_latecomers()
+        if gather.ripe_at_s > 0.0:
+            self._decoder.decode_again(gather.items, afresh=False)
+            gather.ripe_at_s = 0.0
         return True
+
+    def _try_latecomers(self) -> None:
+        """What joined the batch after its second try has its own tries now, without a pause."""
+        gather = self._gather
+        late = gather.items[gather.tried_again :]
+        if late:
+            if self._decoder.decode_again(late, afresh=True):
+                self._decoder.decode_again(late, afresh=False)
+            gather.items[gather.tried_again :] = late
+            gather.tried_again = len(gather.items)
 
     def _advances(self) -> dict[Partition, Advance]:
         """How far each partition moves: behind its last record, and what was passed behind it."""
@@ -486,6 +500,7 @@ class Worker:
             i for i in gather.items if (i.record.topic, i.record.partition) not in partitions
         ]
         gather.size_bytes = sum(len(i.record.value or b"") for i in gather.items)
+        gather.tried_again, gather.ripe_at_s = 0, 0.0
         for partition in partitions & self._owned.keys():
             owned = self._owned[partition]
             in_hand = self._write[1].advances.get(partition) if self._write else None
@@ -523,9 +538,8 @@ class Worker:
         """After a fence: only a confirmed member of the group takes its partitions anew."""
         if not self._unconfirmed:
             return
-        member = self._kafka.confirm_member(
-            {p: self._last[p] for p in self._to_claim if p in self._last}
-        )
+        # Any offset asks the question: nobody reads group offsets back.
+        member = self._kafka.confirm_member({p: self._last.get(p, 0) for p in self._to_claim})
         self._unconfirmed = False
         if member:
             self._to_claim = dict.fromkeys(self._to_claim)

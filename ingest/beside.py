@@ -58,21 +58,38 @@ class Beside:
 
         return self._do(ask)
 
-    def ensure_rows(self, brokers: Mapping[Partition, BrokerView]) -> None:
-        """Give every partition that the broker has a row, at offset 0 where it has none yet."""
+    def ensure_rows(self, brokers: Mapping[Partition, BrokerView]) -> set[Partition]:
+        """Give every partition that the broker has a row, at offset 0 where it has none yet.
 
-        def ask(connection: Connection[Row]) -> None:
+        Answers the partitions whose row belongs to another cluster or another life of the topic.
+        """
+
+        def ask(connection: Connection[Row]) -> set[Partition]:
             build = live_build(connection)
-            rows = connection.execute(f"SELECT topic, partition FROM {build}.positions").fetchall()
-            for partition in sorted(brokers.keys() - set(rows)):
+            found = connection.execute(
+                f"SELECT topic, partition, cluster_id, topic_id FROM {build}.positions"
+            )
+            rows = {(topic, partition): ids for topic, partition, *ids in found}
+            for partition in sorted(brokers.keys() - rows.keys()):
                 broker = brokers[partition]
                 connection.execute(
                     f"INSERT INTO {build}.positions (topic, partition, cluster_id, topic_id)"
                     " VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
                     (*partition, broker.cluster_id, broker.topic_id),
                 )
+            return {
+                partition
+                for partition, broker in brokers.items()
+                if partition in rows
+                and any(
+                    known not in (None, now)
+                    for known, now in zip(
+                        rows[partition], (broker.cluster_id, broker.topic_id), strict=True
+                    )
+                )
+            }
 
-        self._do(ask)
+        return self._do(ask)
 
     def held(self) -> set[Partition]:
         """The partitions that an operator paused, or that were stopped."""

@@ -62,6 +62,13 @@ class Metrics:
             "viewkeeper_outages_total", "Times that broker, registry or database was away."
         )
     )
+    stopped: Counter = field(
+        default_factory=lambda: _counter(
+            "viewkeeper_stopped_total",
+            "Times that a partition was stopped: too many dead letters, or another log.",
+            "topic",
+        )
+    )
     unlisted_symbols: Counter = field(
         default_factory=lambda: _counter(
             "viewkeeper_unlisted_symbols_total",

@@ -182,6 +182,7 @@ class _Watch:
         self._owned: tuple[Partition, ...] = ()
         self._seen: Mapping[Partition, Observation] | None = None
         self._held: set[Partition] | None = None
+        self._strangers: set[Partition] = set()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     def __enter__(self) -> None:
@@ -200,6 +201,8 @@ class _Watch:
             for partition in seen.keys() & positions.keys():
                 METRICS.end(partition, seen[partition].high, positions[partition])
             self._parts.worker.observe(seen)
+        strangers, self._strangers = self._strangers, set()
+        self._parts.worker.doubt(strangers)
         held, self._held = self._held, None
         if held is not None:
             self._parts.worker.hold(held)
@@ -220,7 +223,8 @@ class _Watch:
         at = self._parts.beside.now()
         if with_topics:
             partitions = self._parts.kafka.all_partitions(BROKER_TIMEOUT_S)
-            self._parts.beside.ensure_rows(self._parts.kafka.describe(partitions, BROKER_TIMEOUT_S))
+            brokers = self._parts.kafka.describe(partitions, BROKER_TIMEOUT_S)
+            self._strangers = self._parts.beside.ensure_rows(brokers)
         ends = self._parts.kafka.ends(owned, BROKER_TIMEOUT_S)
         self._seen = {partition: Observation(high, at) for partition, high in ends.items()}
         self._held = self._parts.beside.held()

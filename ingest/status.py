@@ -32,10 +32,12 @@ class Status:
         with self._lock:
             self.broker_problem = reason
 
-    def refuse(self, partition: Partition, reason: str) -> None:
-        """Say why a partition is not read."""
+    def refuse(self, partition: Partition, reason: str) -> bool:
+        """Say why a partition is not read; whether that is news."""
         with self._lock:
+            news = self.refused.get(partition) != reason
             self.refused[partition] = reason
+            return news
 
     def accept(self, partition: Partition) -> None:
         """The partition is read, or somebody else's."""

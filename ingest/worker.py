@@ -15,6 +15,7 @@ of `tests/faults/` runs this same page against fakes that fail in every way a re
 """
 
 import random
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from ingest.breaker import Course, Stop, judge
 from ingest.claim import BrokerView, Claimed, Observation, Refusal
 from ingest.errors import (
     BatchRefusedError,
@@ -33,6 +35,7 @@ from ingest.errors import (
     TransientError,
 )
 from ingest.fold import Advance, Folded, fold
+from ingest.letters import Recorded, as_recorded
 from ingest.metrics import METRICS
 from ingest.records import Dead, Item, Record
 from ingest.status import Status
@@ -47,6 +50,8 @@ READ_AT_ONCE = 2_000
 BROKER_TIMEOUT_S = 5.0
 REVOKE_BUDGET_S = 20.0
 """How long a revoke waits for the batch that is being written."""
+REFUSED_AGAIN_S = 5.0
+"""How often it is looked whether a partition may be read after all: an operator mended it."""
 _BACKOFF_FIRST_S, _BACKOFF_MOST_S = 0.1, 5.0
 
 
@@ -124,6 +129,8 @@ class Owned:
     epoch: int
     committed: int
     read_to: int
+    course: Course
+    letters: Mapping[int, Recorded]
     observations: list[Observation] = field(default_factory=list)
 
     def complete_as_of(self, end: int) -> datetime | None:
@@ -188,14 +195,16 @@ class Worker:
         self._owned: dict[Partition, Owned] = {}
         self._to_claim: dict[Partition, int | None] = {}
         self._last: dict[Partition, int] = {}
-        self._refused: set[Partition] = set()
+        self._courses: dict[Partition, tuple[int, Course]] = {}
+        self._refused: dict[Partition, int] = {}
+        self._refused_again_at_s = 0.0
         self._paused: set[Partition] = set()
         self._unconfirmed = False
         self._undecoded: list[Record] = []
         self._gather = Gather()
         self._drained = True
         self._condemned: dict[tuple[str, int, int], Fault] = {}
-        self._write: tuple[Future[None], Folded, list[Item]] | None = None
+        self._write: tuple[Future[None], Folded, list[Item], dict[Partition, Course]] | None = None
         self._note: Future[None] | None = None
         self._to_note: dict[Partition, Observation] = {}
         self._outage: Outage | None = None
@@ -247,14 +256,27 @@ class Worker:
                 self._to_note[partition] = seen
 
     def hold(self, paused: Collection[Partition]) -> None:
-        """Hold back the partitions that an operator paused or that are stopped; let go others."""
+        """Hold back the partitions that an operator paused or that are stopped; let go others.
+
+        Those that were refused for another reason, or are no longer stopped, are claimed again
+        after a while, unless somebody else took them over.
+        """
+        if self._clock() >= self._refused_again_at_s:
+            self._refused_again_at_s = self._clock() + REFUSED_AGAIN_S
+            again = self._refused.keys() - set(paused)
+            self._to_claim.update({p: self._refused[p] for p in again})
         newly = (set(paused) & self._owned.keys()) - self._paused
-        again = self._paused - set(paused)
+        resumed = self._paused - set(paused)
         self._forget_gathered(newly)
         self._kafka.drop(newly)
-        self._paused = (self._paused | newly) - again
+        self._paused = (self._paused | newly) - resumed
         # What was read and dropped is read again: the position is where the rows are.
-        self._kafka.start({p: self._owned[p].read_to for p in again & self._owned.keys()})
+        self._kafka.start({p: self._owned[p].read_to for p in resumed & self._owned.keys()})
+
+    def doubt(self, partitions: Collection[Partition]) -> None:
+        """Ask the rows and the broker again before going on: these may be another log by now."""
+        for partition in partitions:
+            self._reread(partition)
 
     def finish(self) -> None:
         """Wait for the batch that is being written, and hand over no other."""
@@ -315,10 +337,14 @@ class Worker:
             gather.since_s = self._clock()
         for item in items:
             record = item.record
-            fault = self._condemned.get((record.topic, record.partition, record.offset))
-            gather.items.append(item if fault is None else Dead(record, fault, None, 1))
-            gather.size_bytes += len(record.value or b"") + len(record.key or b"")
             owned = self._owned[record.topic, record.partition]
+            fault = self._condemned.get((record.topic, record.partition, record.offset))
+            if fault is not None:
+                item = Dead(record, fault, None, 1)
+            elif owned.letters:
+                item = as_recorded(item, owned.letters)
+            gather.items.append(item)
+            gather.size_bytes += len(record.value or b"") + len(record.key or b"")
             owned.read_to = record.offset + 1
 
     # Fold and write.
@@ -328,9 +354,10 @@ class Worker:
             return
         if self._write is not None or self._note_under_way():
             return
-        advances = self._advances()
+        courses, stops = self._judge()
+        advances = self._advances(stops)
         if advances:
-            self._write_batch(advances)
+            self._write_batch(advances, courses)
         elif self._to_note:
             ends, self._to_note = self._to_note, {}
             self._note = self._store.observe(ends, self._epochs(ends))
@@ -383,37 +410,58 @@ class Worker:
             gather.items[gather.tried_again :] = late
             gather.tried_again = len(gather.items)
 
-    def _advances(self) -> dict[Partition, Advance]:
+    def _judge(self) -> tuple[dict[Partition, Course], dict[Partition, Stop]]:
+        """Cut the gather where a partition must stop; each partition's course behind it."""
+        courses, stops = {}, {}
+        for partition, items in self._by_partition().items():
+            owned = self._owned[partition]
+            courses[partition], stop = judge(owned.course, items, recorded=owned.letters)
+            if stop is not None:
+                stops[partition] = stop
+        if stops:
+            self._gather.items = [i for i in self._gather.items if not _is_behind(i, stops)]
+        return courses, stops
+
+    def _by_partition(self) -> Mapping[Partition, list[Item]]:
+        items_of: dict[Partition, list[Item]] = defaultdict(list)
+        for item in self._gather.items:
+            items_of[item.record.topic, item.record.partition].append(item)
+        return items_of
+
+    def _advances(self, stops: Mapping[Partition, Stop]) -> dict[Partition, Advance]:
         """How far each partition moves: behind its last record, and what was passed behind it."""
         passed = self._kafka.positions(self._owned)
-        last: dict[Partition, Record] = {}
-        for item in self._gather.items:
-            last[item.record.topic, item.record.partition] = item.record
+        items_of = self._by_partition()
         advances = {}
         for partition, owned in self._owned.items():
-            end = max(owned.read_to, passed.get(partition, 0))
+            stop = stops.get(partition)
+            end = stop.offset if stop else max(owned.read_to, passed.get(partition, 0))
             if self._until is not None:
                 end = min(end, max(self._until.get(partition, 0), owned.committed))
-            if end <= owned.committed or partition in self._paused:
+            if partition in self._paused or (end <= owned.committed and stop is None):
                 continue
-            record = last.get(partition)
+            record = items_of[partition][-1].record if partition in items_of else None
             advances[partition] = Advance(
                 start=owned.committed,
                 end=end,
                 last_event_ms=None if record is None else record.timestamp_ms,
                 leader_epoch=None if record is None else record.leader_epoch,
                 complete_as_of=owned.complete_as_of(end),
+                stopped_reason=stop.reason if stop else None,
+                redriven=_redriven(owned, end) if owned.letters else (),
             )
         return advances
 
-    def _write_batch(self, advances: dict[Partition, Advance]) -> None:
+    def _write_batch(
+        self, advances: dict[Partition, Advance], courses: dict[Partition, Course]
+    ) -> None:
         items, self._gather = self._gather.items, Gather()
         folded = fold(items, advances=advances, views=self._views)
         ends, self._to_note = self._to_note, {}
         for partition, advance in advances.items():
             self._owned[partition].read_to = advance.end
         future = self._store.write(folded, self._epochs(advances | ends), ends)
-        self._write = (future, folded, items)
+        self._write = (future, folded, items, courses)
 
     def _epochs(self, partitions: Collection[Partition]) -> dict[Partition, int]:
         return {p: self._owned[p].epoch for p in partitions if p in self._owned}
@@ -423,7 +471,7 @@ class Worker:
     def _settle(self) -> None:
         if self._write is None or not self._write[0].done():
             return
-        (future, folded, items), self._write = self._write, None
+        (future, folded, items, courses), self._write = self._write, None
         try:
             future.result()
         except FencedError as error:
@@ -434,18 +482,34 @@ class Worker:
             self._start_over()
             self._suffer(error)
         else:
-            self._committed(folded, len(items))
+            self._committed(folded, courses, len(items))
 
-    def _committed(self, folded: Folded, size: int) -> None:
+    def _committed(self, folded: Folded, courses: dict[Partition, Course], size: int) -> None:
         ends = {p: advance.end for p, advance in folded.advances.items() if p in self._owned}
         for partition, end in ends.items():
-            self._owned[partition].committed = self._last[partition] = end
+            owned = self._owned[partition]
+            owned.committed = self._last[partition] = end
+            owned.course = courses.get(partition, owned.course)
+            self._courses[partition] = end, owned.course
         self._kafka.commit_async(ends)
         self._limit = min(self._limits.rows, max(self._limit * 2, 1))
         for place in list(self._condemned):
             if ends.get((place[0], place[1]), 0) > place[2]:
                 del self._condemned[place]
         METRICS.batch(folded, size)
+        for partition, advance in folded.advances.items():
+            if advance.stopped_reason is not None and partition in self._owned:
+                self._stop(partition, advance.stopped_reason)
+
+    def _stop(self, partition: Partition, reason: str) -> None:
+        """The row says that nobody goes on from here: let go, and keep the rest going."""
+        epoch = self._owned[partition].epoch
+        self._forget_gathered({partition})
+        self._kafka.drop([partition])
+        del self._owned[partition], self._courses[partition]
+        METRICS.stopped.labels(partition[0]).inc()
+        self._refuse(partition, Refusal(reason, epoch))
+        self._status.owned = len(self._owned)
 
     def _fenced(self, error: FencedError) -> None:
         _log.warning("fenced", partitions=list(error.partitions))
@@ -528,9 +592,10 @@ class Worker:
             self._owned.pop(partition, None)
             self._to_claim.pop(partition, None)
             self._last.pop(partition, None)
+            self._courses.pop(partition, None)
             self._to_note.pop(partition, None)
             self._paused.discard(partition)
-            self._refused.discard(partition)
+            self._refused.pop(partition, None)
             self._status.accept(partition)
         self._status.owned = len(self._owned)
 
@@ -567,17 +632,13 @@ class Worker:
 
     def _start(self, partition: Partition, claimed: Claimed | Refusal) -> None:
         if isinstance(claimed, Refusal):
-            self._refused.add(partition)
-            self._status.refuse(partition, claimed.reason)
-            _log.error(
-                "partition refused",
-                topic=partition[0],
-                partition=partition[1],
-                reason=claimed.reason,
-            )
+            self._refuse(partition, claimed)
             return
         start = claimed.next_offset
-        self._owned[partition] = Owned(claimed.epoch, start, start)
+        self._refused.pop(partition, None)
+        self._owned[partition] = Owned(
+            claimed.epoch, start, start, self._course(partition, claimed), claimed.letters
+        )
         self._last[partition] = start
         self._status.accept(partition)
         _log.info(
@@ -592,6 +653,25 @@ class Worker:
         else:
             self._paused.discard(partition)
             self._kafka.start({partition: start})
+
+    def _refuse(self, partition: Partition, refusal: Refusal) -> None:
+        self._refused[partition] = refusal.epoch
+        if self._status.refuse(partition, refusal.reason):
+            _log.error(
+                "partition refused",
+                topic=partition[0],
+                partition=partition[1],
+                reason=refusal.reason,
+            )
+
+    def _course(self, partition: Partition, claimed: Claimed) -> Course:
+        """The breaker goes on where this worker left the partition itself; else it begins anew."""
+        end, left = self._courses.get(partition, (-1, Course()))
+        return Course(
+            dead=left.dead if end == claimed.next_offset else 0,
+            leader_epoch=claimed.leader_epoch,
+            loss_accepted_until=claimed.loss_accepted_until,
+        )
 
     # Outages.
 
@@ -628,6 +708,20 @@ class Worker:
     def _take_during_outage(self, records: list[Record]) -> None:
         """A record that was fetched before its partition was held back waits with the others."""
         self._undecoded += [record for record in records if self._wanted(record)]
+
+
+def _is_behind(item: Item, stops: Mapping[Partition, Stop]) -> bool:
+    stop = stops.get((item.record.topic, item.record.partition))
+    return stop is not None and item.record.offset >= stop.offset
+
+
+def _redriven(owned: Owned, end: int) -> tuple[int, ...]:
+    """The offsets of a batch whose dead letters were redriven before."""
+    return tuple(
+        offset
+        for offset, letter in owned.letters.items()
+        if letter.goes_in and owned.committed <= offset < end
+    )
 
 
 def _wait(future: "Future[Any]", timeout_s: float) -> None:

@@ -87,6 +87,7 @@ def claim(
     partitions = sorted(brokers)
     with session.transaction() as connection:
         with _ghosts_ended(session, connection):
+            _refuse_left_behind(connection, session, partitions)
             rows = _locked(connection, session.build, partitions)
         lost = tuple(
             p for p in partitions if still_mine and p in rows and rows[p]["epoch"] != still_mine[p]
@@ -99,10 +100,24 @@ def claim(
         }
 
 
+def _refuse_left_behind(
+    connection: Connection[Row], session: Session, partitions: Sequence[Partition]
+) -> None:
+    """Hold the build's row, so that no swap comes between; FencedError: one has been.
+
+    A session that was opened before a swap knows the build of then: nobody may own partitions of
+    a build that is not served any more.
+    """
+    row = connection.execute(
+        "SELECT state FROM ingest.builds WHERE name = %s FOR SHARE", (session.build,)
+    ).fetchone()
+    if session.target is None and row != ("live",):
+        raise FencedError(tuple(partitions))
+
+
 def _locked(
     connection: Connection[Row], build: str, partitions: Sequence[Partition]
 ) -> dict[Partition, dict[str, Any]]:
-    connection.execute("SELECT FROM ingest.builds WHERE name = %s FOR SHARE", (build,))
     found: dict[Partition, dict[str, Any]] = {}
     for topic, partition in partitions:
         row = connection.execute(

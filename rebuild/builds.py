@@ -1,0 +1,204 @@
+"""Builds as things that are made, finished, switched and dropped: the statements, each whole.
+
+Stands apart from the pages (`run.py`, `swap.py`) that decide when.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from psycopg import Connection
+
+import ingest
+import schemas
+import views
+from ingest import operate
+from ingest.claim import BrokerView
+from ingest.connect import connect
+from ingest.errors import Reason
+from ingest.operate import Build
+from rebuild.builder import Letters
+from views import CATALOGUE, ddl
+from views.positions import Partition
+
+APPLICATION: Final = "viewkeeper rebuild"
+"""How the server knows our sessions. Not the workers' name: they end only each other."""
+
+Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unfinished:
+    """A build that a killed rebuild or verify left behind."""
+
+    build: Build
+    made_by: str
+
+
+def open_session(dsn: str, purpose: str) -> Connection[Row]:
+    """A connection in autocommit, in UTC."""
+    connection = connect(dsn, f"{APPLICATION} {purpose}")
+    connection.autocommit = True
+    connection.execute("SELECT set_config('timezone', 'UTC', false)")
+    return connection
+
+
+def run_all(connection: Connection[Row], statements: Iterable[str]) -> None:
+    """Execute statements that hold no parameters."""
+    for statement in statements:
+        connection.execute(statement)
+
+
+def code_mark() -> str:
+    """A mark of the code that decides what rows become: a build is resumed only by the same."""
+    digest = hashlib.sha256()
+    for room in (views, ingest, schemas):
+        (folder,) = room.__path__
+        for path in sorted(Path(folder).iterdir()):
+            if path.suffix in (".py", ".avsc"):
+                digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def unfinished(connection: Connection[Row]) -> list[Unfinished]:
+    """Builds that are neither served nor kept."""
+    rows = connection.execute(
+        "SELECT number, name, state, made_by FROM ingest.builds"
+        " WHERE state IN ('building', 'ready') ORDER BY number"
+    )
+    return [
+        Unfinished(build=Build(number=number, name=name, state=state), made_by=made_by)
+        for number, name, state, made_by in rows
+    ]
+
+
+def previous(connection: Connection[Row]) -> list[Build]:
+    """The builds that were live before, the last one first."""
+    rows = connection.execute(
+        "SELECT number, name, state FROM ingest.builds WHERE state = 'previous'"
+        " ORDER BY live_since_at DESC NULLS LAST, number DESC"
+    )
+    return [Build(number=number, name=name, state=state) for number, name, state in rows]
+
+
+def create(connection: Connection[Row], made_by: str) -> Build:
+    """A new, empty build: its schema and tables with primary keys, no other index yet."""
+    with connection.transaction():
+        connection.execute("LOCK TABLE ingest.builds IN SHARE ROW EXCLUSIVE MODE")
+        row = connection.execute(
+            "INSERT INTO ingest.builds (number, state, made_by)"
+            " SELECT coalesce(max(number), 0) + 1, 'building', %s FROM ingest.builds"
+            " RETURNING number, name",
+            (made_by,),
+        ).fetchone()
+        assert row is not None
+        build = Build(number=row[0], name=row[1], state="building")
+        run_all(connection, ddl.create_schema(build.name))
+        run_all(connection, ddl.create_tables(build.name))
+    return build
+
+
+def drop(connection: Connection[Row], build: Build) -> None:
+    """Remove a build that is not live, with everything in it."""
+    with connection.transaction():
+        gone = connection.execute(
+            "DELETE FROM ingest.builds WHERE number = %s AND state <> 'live' RETURNING name",
+            (build.number,),
+        ).fetchone()
+        if gone is not None:
+            connection.execute(f"DROP SCHEMA IF EXISTS {build.name} CASCADE")
+
+
+def is_whole(connection: Connection[Row], build: Build) -> bool:
+    """Whether the build has its indexes and aggregates: from here on it is kept by deltas."""
+    row = connection.execute(
+        "SELECT count(*) FROM ingest.build_views WHERE number = %s", (build.number,)
+    ).fetchone()
+    return row is not None and row[0] >= len(CATALOGUE.views)
+
+
+def make_whole(connection: Connection[Row], build: Build) -> None:
+    """Sum the aggregates, make the indexes, let readers in: once, after the bulk of the load.
+
+    Whoever still fills the build in bulk is fenced: it would leave the aggregates behind.
+    """
+    with connection.transaction():
+        connection.execute(f"UPDATE {build.name}.positions SET owner_epoch = owner_epoch + 1")
+        for aggregate in CATALOGUE.aggregates:
+            run_all(connection, [f"DELETE FROM {build.name}.{aggregate.name}"])
+            run_all(connection, [ddl.fill(aggregate, build.name)])
+        run_all(connection, ddl.create_indexes(build.name))
+        run_all(connection, ddl.grant_reading(build.name, [v.name for v in CATALOGUE.views]))
+        for view in CATALOGUE.views:
+            connection.execute(
+                "INSERT INTO ingest.build_views (number, view) VALUES (%s, %s)"
+                " ON CONFLICT DO NOTHING",
+                (build.number, view.name),
+            )
+    run_all(connection, (f"ANALYZE {build.name}.{view.name}" for view in CATALOGUE.views))
+
+
+def mark_ready(connection: Connection[Row], build: Build) -> None:
+    """The build was proved equal."""
+    connection.execute(
+        "UPDATE ingest.builds SET state = 'ready' WHERE number = %s AND state = 'building'",
+        (build.number,),
+    )
+
+
+def positions(connection: Connection[Row], build: Build) -> dict[Partition, int]:
+    """The next offset of each partition of a build."""
+    rows = connection.execute(f"SELECT topic, partition, next_offset FROM {build.name}.positions")
+    return {(topic, partition): offset for topic, partition, offset in rows}
+
+
+def begin_at(
+    connection: Connection[Row], build: Build, starts: Mapping[Partition, tuple[int, BrokerView]]
+) -> None:
+    """Let partitions begin behind what their log no longer has."""
+    for (topic, partition), (offset, broker) in sorted(starts.items()):
+        connection.execute(
+            (
+                f"INSERT INTO {build.name}.positions"
+                " (topic, partition, next_offset, cluster_id, topic_id)"
+                " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"
+            ),
+            (topic, partition, offset, broker.cluster_id, broker.topic_id),
+        )
+
+
+def letters(connection: Connection[Row], topic_ids: Sequence[str]) -> Letters:
+    """Every dead letter on record of these topics, whatever its state."""
+    found: dict[Partition, dict[int, Reason]] = {}
+    rows = connection.execute(
+        'SELECT topic, partition, "offset", reason FROM ingest.dead_letters'
+        " WHERE topic_id = ANY (%s)",
+        (list(topic_ids),),
+    )
+    for topic, partition, offset, reason in rows:
+        found.setdefault((topic, partition), {})[offset] = Reason(reason)
+    return found
+
+
+def live(connection: Connection[Row]) -> Build:
+    """The build that is served. UnknownThingError: there is none."""
+    return operate.live_build(connection)
+
+
+def size_bytes(connection: Connection[Row], build: Build) -> int:
+    """What the tables and indexes of a build take on disk."""
+    row = connection.execute(
+        "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c"
+        " JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = %s AND c.relkind = 'r'",
+        (build.name,),
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def total_events(offsets: Mapping[Partition, int]) -> int:
+    """How many offsets a vector holds."""
+    return sum(offsets.values())

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from api import ide
 from api.documents import Documents
 from api.errors import ApiError
 from api.execute import Answer, Executor
@@ -61,6 +62,7 @@ def create_app(settings: ApiSettings, *, observe: Observe = ignore) -> Starlette
             Route("/readyz", _readyz),
             Route("/metrics", _metrics),
             Route("/schema.graphql", _schema),
+            *(ide.routes() if settings.ide else ()),
         ],
         middleware=[Middleware(Observed, metrics=service.metrics)],
         lifespan=lifespan,
@@ -101,6 +103,8 @@ def graphql_schema() -> GraphQLSchema:
 
 async def _graphql(request: Request) -> Response:
     service: Service = request.app.state.service
+    if service.settings.ide and ide.is_wanted(request):
+        return ide.page()
     response = await respond(request, service.executor, request_id=request.state.request_id)
     answer: Answer = request.state.answer
     service.metrics.operations.labels(answer.outcome).inc()

@@ -56,9 +56,11 @@ migration: $(READY) ## a new migration from what changed in views/: M="add produ
 schema: $(READY) ## api/schema.graphql from the code
 	$(BIN)/python -m api.schema > api/schema.graphql
 
-lock: $(READY) ## both locks from pyproject.toml (needs uv)
+lock: $(READY) ## every lock from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url \
 		--python-version 3.11 --extra servers --extra dev pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url \
+		--python-version 3.11 pyproject.toml -o requirements-run.lock
 	$(BIN)/python -m bench.peers | uv pip compile --quiet --universal --generate-hashes --no-header \
 		--no-emit-index-url --python-version 3.11 - -o requirements-bench.lock
 

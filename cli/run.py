@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 import uvicorn
-from api.app import create_app
-from api.settings import ApiSettings
 from starlette.applications import Starlette
 
+from api.app import create_app
+from api.settings import ApiSettings
 from cli.logs import log_to_stderr
 from cli.misuse import CommandError
 from cli.stopping import stop_signal
+from cli.terminal import say
 from ingest import service
 from ingest.settings import IngestSettings
 from views.positions import parse_position
@@ -45,17 +46,20 @@ def api(
     settings = ApiSettings.model_validate({})
     at_host, at_port = host or settings.api_host, settings.api_port if port is None else port
     _raise_if_taken(at_host, at_port)
-    uvicorn.run(
-        "cli.run:make_app",
-        factory=True,
-        host=at_host,
-        port=at_port,
-        workers=workers,
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=SHUTDOWN_S,
-    )
+    say(f"GraphQL at http://{at_host}:{at_port}/graphql")
+    # uvicorn raises the signal again after its shutdown; heard here, the exit code is 0.
+    with stop_signal():
+        uvicorn.run(
+            "cli.run:make_app",
+            factory=True,
+            host=at_host,
+            port=at_port,
+            workers=workers,
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=SHUTDOWN_S,
+        )
 
 
 def make_app() -> Starlette:

@@ -1,0 +1,41 @@
+"""The API as a process: it starts before its database and ends when it is told to."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from dev.ports import free_port
+from tests.fixtures.waiting import eventually
+
+TIMEOUT_S = 30.0
+
+
+def healthy(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_api_asked_to_stop_leaves_with_code_0(workers: int, tmp_path: Path) -> None:
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cli.main", "api", "--workers", str(workers), "--port", str(port)],
+        env={"VIEWKEEPER_API_DATABASE_URL": "postgresql://u:p@127.0.0.1:1/away"},
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        eventually(lambda: healthy(port), TIMEOUT_S, "the API serves without its database")
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=TIMEOUT_S)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 0, said
+    assert f"GraphQL at http://127.0.0.1:{port}/graphql" in said

@@ -15,6 +15,7 @@ from cli.misuse import CommandError
 app = typer.Typer(
     name="viewkeeper",
     cls=Commands,
+    add_completion=False,
     no_args_is_help=True,
     # A traceback is for bugs; with the values of its variables it would show passwords.
     pretty_exceptions_enable=False,

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,7 @@ from starlette.testclient import TestClient
 
 from api.app import create_app
 from api.settings import ApiSettings
-from tests.fixtures.databases import Database
+from tests.fixtures.databases import Database, DatabaseServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,32 @@ def settings(dsn: str, **given: Any) -> ApiSettings:
     )
 
 
-@pytest.fixture
-def api(database: Database) -> Iterator[Api]:
-    """The API on the test's database, with the login that can only read."""
+@contextmanager
+def serving(database: Database) -> Iterator[Api]:
+    """The API on a database, with the login that can only read."""
     statements: list[str] = []
     app = create_app(settings(database.api_dsn), observe=statements.append)
     with TestClient(app) as client:
         yield Api(client, statements)
+
+
+@pytest.fixture
+def api(database: Database) -> Iterator[Api]:
+    """The API on the test's own database."""
+    with serving(database) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def shared_database(database_server: DatabaseServer) -> Iterator[Database]:
+    """A database for the tests of one module that only read."""
+    copy = database_server.create(template=database_server.template.name)
+    yield copy
+    database_server.drop(copy)
+
+
+@pytest.fixture(scope="module")
+def shared_api(shared_database: Database) -> Iterator[Api]:
+    """The API on the database that the module's tests share."""
+    with serving(shared_database) as served:
+        yield served

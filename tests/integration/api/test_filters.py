@@ -103,18 +103,17 @@ def sent(where: Any) -> Any:
     return date_time_text(where) if hasattr(where, "tzinfo") else where
 
 
-@pytest.fixture
-def stocked(api: Api, database: Database) -> Api:
+@pytest.fixture(scope="module")
+def stocked(shared_api: Api, shared_database: Database) -> Api:
     """The API in front of the shop."""
-    stock(database.dsn, SHOP)
-    return api
+    stock(shared_database.dsn, SHOP)
+    return shared_api
 
 
-# The fixture is shared by all examples on purpose: they only read.
 @settings(
     max_examples=150,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    suppress_health_check=[HealthCheck.too_slow],
 )
 @given(where=WHERES)
 def test_a_filter_selects_what_the_same_words_select_in_python(

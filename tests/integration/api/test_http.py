@@ -31,16 +31,18 @@ def _post(api: Api, *, accept: str = MODERN, **given: Any) -> Any:
         (f"application/json, {MODERN};q=0.5", "application/json"),
     ],
 )
-def test_the_answer_has_the_type_that_was_asked_for(api: Api, accept: str, answered: str) -> None:
-    response = _post(api, accept=accept, json=QUERY)
+def test_the_answer_has_the_type_that_was_asked_for(
+    shared_api: Api, accept: str, answered: str
+) -> None:
+    response = _post(shared_api, accept=accept, json=QUERY)
     assert response.status_code == 200
     assert response.headers["content-type"] == f"{answered}; charset=utf-8"
     assert response.json()["data"] == {"position": {"build": "build_1"}}
 
 
-def test_a_type_that_we_do_not_speak_is_406(api: Api) -> None:
-    assert _post(api, accept="text/html", json=QUERY).status_code == 406
-    assert _post(api, accept=f"{MODERN};q=0", json=QUERY).status_code == 406
+def test_a_type_that_we_do_not_speak_is_406(shared_api: Api) -> None:
+    assert _post(shared_api, accept="text/html", json=QUERY).status_code == 406
+    assert _post(shared_api, accept=f"{MODERN};q=0", json=QUERY).status_code == 406
 
 
 @pytest.mark.parametrize(
@@ -55,10 +57,10 @@ def test_a_type_that_we_do_not_speak_is_406(api: Api) -> None:
         ("", 415),
     ],
 )
-def test_only_json_bodies_are_read(api: Api, content_type: str, status: int) -> None:
+def test_only_json_bodies_are_read(shared_api: Api, content_type: str, status: int) -> None:
     headers = {"Content-Type": content_type} if content_type else {}
     content = b'{"query": "{ __typename }"}'
-    response = api.client.post("/graphql", content=content, headers=headers)
+    response = shared_api.client.post("/graphql", content=content, headers=headers)
     assert response.status_code == status
 
 
@@ -82,42 +84,49 @@ def test_only_json_bodies_are_read(api: Api, content_type: str, status: int) -> 
         (b'{"query": "query ($a: Int!) { orders(first: $a) { totalCount } }"}', "BAD_USER_INPUT"),
     ],
 )
-def test_a_request_that_cannot_be_run_is_400_and_says_why(api: Api, body: bytes, code: str) -> None:
+def test_a_request_that_cannot_be_run_is_400_and_says_why(
+    shared_api: Api, body: bytes, code: str
+) -> None:
     headers = {"Content-Type": "application/json", "Accept": MODERN}
-    response = api.client.post("/graphql", content=body, headers=headers)
+    response = shared_api.client.post("/graphql", content=body, headers=headers)
     assert response.status_code == 400
     answer = response.json()
     assert "data" not in answer
     assert answer["errors"][0]["extensions"]["code"].startswith(code)
 
 
-def test_nulls_where_nothing_is_said_are_nothing(api: Api) -> None:
+def test_nulls_where_nothing_is_said_are_nothing(shared_api: Api) -> None:
     body = {**QUERY, "variables": None, "operationName": None, "extensions": None}
-    assert _post(api, json=body).status_code == 200
+    assert _post(shared_api, json=body).status_code == 200
 
 
-def test_queries_may_come_by_get_and_nothing_else_may(api: Api) -> None:
+def test_queries_may_come_by_get_and_nothing_else_may(shared_api: Api) -> None:
     parts = {"query": "query A($f: Int) { orders(first: $f) { totalCount } }", "variables": "{}"}
-    assert api.client.get("/graphql", params=parts).json()["data"] == {"orders": {"totalCount": 0}}
-    assert api.client.get("/graphql", params={**parts, "variables": "{"}).status_code == 400
+    assert shared_api.client.get("/graphql", params=parts).json()["data"] == {
+        "orders": {"totalCount": 0}
+    }
+    assert shared_api.client.get("/graphql", params={**parts, "variables": "{"}).status_code == 400
     for other in ("mutation { a }", "subscription { a }"):
-        refused = api.client.get("/graphql", params={"query": other})
+        refused = shared_api.client.get("/graphql", params={"query": other})
         assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
-    refused = api.client.put("/graphql", json=QUERY)
+    refused = shared_api.client.put("/graphql", json=QUERY)
     assert (refused.status_code, refused.headers["allow"]) == (405, "GET, POST")
 
 
-def test_large_bodies_and_documents_are_refused(api: Api) -> None:
-    assert _post(api, json={"query": "{ __typename }" + " " * 100_000}).status_code == 413
-    assert _post(api, json={"query": "{ __typename }" + " " * 10_000}).status_code == 400
+def test_large_bodies_and_documents_are_refused(shared_api: Api) -> None:
+    assert _post(shared_api, json={"query": "{ __typename }" + " " * 100_000}).status_code == 413
+    assert _post(shared_api, json={"query": "{ __typename }" + " " * 10_000}).status_code == 400
     many = "{ " + "a " * 2500 + "}"
-    assert _post(api, json={"query": many}).json()["errors"][0]["extensions"]["code"] == (
+    assert _post(shared_api, json={"query": many}).json()["errors"][0]["extensions"]["code"] == (
         "GRAPHQL_PARSE_FAILED"
     )
 
 
-def test_names_are_not_suggested(api: Api) -> None:
-    answers = [api.answer("{ order { id } }"), api.answer("{ ordersx { totalCount } }")]
+def test_names_are_not_suggested(shared_api: Api) -> None:
+    answers = [
+        shared_api.answer("{ order { id } }"),
+        shared_api.answer("{ ordersx { totalCount } }"),
+    ]
     assert "did you mean" not in str(answers).lower()
 
 
@@ -147,9 +156,9 @@ def test_what_nobody_expected_is_masked_and_found_again_by_its_id(
     assert "trace.me-1" in logged
 
 
-def test_a_request_id_that_is_no_word_is_replaced(api: Api) -> None:
+def test_a_request_id_that_is_no_word_is_replaced(shared_api: Api) -> None:
     for given in ("a b", "x" * 129, ""):
-        response = api.client.get("/healthz", headers={"X-Request-Id": given})
+        response = shared_api.client.get("/healthz", headers={"X-Request-Id": given})
         assert response.headers["x-request-id"] not in (given, "")
 
 
@@ -163,8 +172,8 @@ def test_a_statement_that_takes_too_long_is_a_timeout(database: Database) -> Non
     assert "data" not in body
 
 
-def test_the_schema_is_served_as_text(api: Api) -> None:
-    assert api.client.get("/schema.graphql").text == sdl()
+def test_the_schema_is_served_as_text(shared_api: Api) -> None:
+    assert shared_api.client.get("/schema.graphql").text == sdl()
 
 
 def test_health_readiness_and_metrics_answer(api: Api) -> None:

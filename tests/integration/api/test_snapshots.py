@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -140,6 +140,14 @@ def _positions(dsn: str, *rows: dict[str, Any]) -> None:
         insert(connection, "positions", rows)
 
 
+def _now(dsn: str) -> datetime:
+    """The database's clock, by which freshness is told."""
+    with psycopg.connect(dsn, options="-c TimeZone=UTC") as connection:
+        (now,) = connection.execute("SELECT now()").fetchone() or ()
+    assert isinstance(now, datetime)
+    return now
+
+
 POSITION = """{ position { token asOf lagMs caughtUp build
   partitions { topic partition offset endOffset lagEvents eventAt completeAsOf } } }"""
 
@@ -147,7 +155,7 @@ POSITION = """{ position { token asOf lagMs caughtUp build
 def test_freshness_is_the_oldest_partition_and_unknown_while_one_is(
     api: Api, database: Database
 ) -> None:
-    now = datetime.now(UTC)
+    now = _now(database.dsn)
     old, new = now - timedelta(seconds=60), now
     _positions(
         database.dsn,
@@ -166,8 +174,8 @@ def test_freshness_is_the_oldest_partition_and_unknown_while_one_is(
 
     _positions(
         database.dsn,
-        position("orders", 0, 11, complete_as_of=datetime.now(UTC)),
-        position("payments", 0, 5, complete_as_of=datetime.now(UTC)),
+        position("orders", 0, 11, complete_as_of=_now(database.dsn)),
+        position("payments", 0, 5, complete_as_of=_now(database.dsn)),
     )
     body = api.answer(POSITION)
     said = body["extensions"]["consistency"]
@@ -195,8 +203,8 @@ def test_an_answer_contains_what_it_must_or_says_that_it_is_stale(
 ) -> None:
     _positions(
         database.dsn,
-        position("orders", 0, 11, complete_as_of=datetime.now(UTC) - timedelta(seconds=9)),
-        position("payments", 0, 5, complete_as_of=datetime.now(UTC)),
+        position("orders", 0, 11, complete_as_of=_now(database.dsn) - timedelta(seconds=9)),
+        position("payments", 0, 5, complete_as_of=_now(database.dsn)),
     )
     token = api.data(POSITION)["position"]["token"]
     for at_least in (token, "", "orders:0:10", token.partition("@")[0]):

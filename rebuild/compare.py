@@ -97,6 +97,11 @@ class Result:
         return sum(view.rows for view in self.views)
 
 
+def columns() -> set[str]:
+    """Every column that can be declared, as `view.column`."""
+    return {f"{view.name}.{c.name}" for view in CATALOGUE.views for c in view.table.columns}
+
+
 def compare(
     live: tuple[Connection[Row], str],
     built: tuple[Connection[Row], str],

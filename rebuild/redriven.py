@@ -47,6 +47,16 @@ def missing_from(connection: Connection[Row], build: str, *, listed_by: str | No
     return connection.execute(_letters(build, wanted)).fetchall()
 
 
+def is_clean(connection: Connection[Row], build: str) -> bool:
+    """Whether a build holds no dead letter that is still open: one that a swap was to close."""
+    row = connection.execute(
+        f"SELECT NOT EXISTS (SELECT FROM {build}.applied_dead_letters l"
+        ' JOIN ingest.dead_letters d USING (topic_id, partition, "offset")'
+        " WHERE d.state <> 'redriven')"
+    ).fetchone()
+    return row == (True,)
+
+
 def open_letters(connection: Connection[Row], build: str) -> list[Row]:
     """Open dead letters of the build's log that have their bytes."""
     return connection.execute(_letters(build, "d.state = 'open'")).fetchall()

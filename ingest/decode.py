@@ -27,6 +27,8 @@ from ingest.records import Dead, Event, Item, Record, Removal
 from ingest.walk import Walk, compile_walk, end_of_body
 from schemas.avro import (
     fingerprint,
+    is_recursive,
+    leaves_unread,
     logical_conflicts,
     without_logical_types,
     zero_width_items,
@@ -39,8 +41,9 @@ _MAX_JOINED = 64
 _MAX_JOINED_BYTES = 64_000
 _GUARD_BYTES = 8
 _CONTINUES = bytes(128) + b"\1" * 128
-_LONG_RUN = b"\1" * 10
-"""Ten bytes that each continue a number: it may be overlong, which the quick reader accepts."""
+_LONG_RUN = b"\1" * 9
+"""Nine bytes that each continue a number: it may be overlong or more than 64 bits, which the quick
+reader accepts."""
 
 ATTEMPTS = 3
 PAUSE_S = 0.1
@@ -74,6 +77,7 @@ class _Reader:
     walk: Walk
     alone: Callable[[bytes], Any]
     joined: Callable[[bytes], Any] | None
+    walks_all: bool
     unlisted: Callable[[Any], bool]
 
 
@@ -297,29 +301,30 @@ def _framing_fault(value: bytes) -> Fault | None:
 
 def _make_reader(schema_id: int, writer: Any, form: EventForm) -> _Reader | Fault:
     """The reader of a writer schema, or why its events can't become events of this stream."""
-    conflicts = logical_conflicts(writer, dict(form.schema))
-    if conflicts:
-        return Fault(Reason.INCOMPATIBLE_SCHEMA, f"schema {schema_id}: {'; '.join(conflicts)}")
     try:
+        conflicts = logical_conflicts(writer, dict(form.schema))
+        if conflicts:
+            return Fault(Reason.INCOMPATIBLE_SCHEMA, f"schema {schema_id}: {'; '.join(conflicts)}")
         plain = without_logical_types(writer)
         ours = without_logical_types(dict(form.schema))
         lenient, defaults = _with_unlisted_symbol(ours)
         resolve = None if plain == ours else lenient
-        alone, joined = _alone_reader(plain, resolve), _joined_reader(plain, resolve)
-        walk = compile_walk(plain)
-        hostile = zero_width_items(plain)
+        # A few bytes of these take all memory, or all of the stack, before anything is told.
+        hostile = is_recursive(plain) or zero_width_items(plain)
+        walks_all = hostile or leaves_unread(plain, ours)
+        return _Reader(
+            schema_id=schema_id,
+            form=form,
+            walk=compile_walk(plain, check_sizes=walks_all),
+            alone=_alone_reader(plain, resolve),
+            joined=None if hostile else _joined_reader(plain, resolve),
+            walks_all=walks_all,
+            unlisted=_never if resolve is None else _unlisted_finder(defaults),
+        )
     except Exception as error:  # noqa: BLE001 - whatever a foreign schema breaks, it is the schema
         return Fault(
-            Reason.INCOMPATIBLE_SCHEMA, f"schema {schema_id} can't be read as ours: {error}"
+            Reason.INCOMPATIBLE_SCHEMA, f"schema {schema_id} can't be read as ours: {error!r}"
         )
-    return _Reader(
-        schema_id=schema_id,
-        form=form,
-        walk=walk,
-        alone=alone,
-        joined=None if hostile else joined,
-        unlisted=_never if resolve is None else _unlisted_finder(defaults),
-    )
 
 
 _UNLISTED = "VIEWKEEPER_UNLISTED_SYMBOL"
@@ -361,6 +366,46 @@ def _parsed(schema: Any) -> Any:
     return fastavro.parse_schema(schema, named_schemas={}, _force=True)
 
 
+class _NoNegative(list[Any]):
+    """A list that refuses negative indexes.
+
+    The compiled reader counts a negative one from the end before it asks; where the length is
+    said to be 0, it stays negative.
+    """
+
+    def __len__(self) -> int:
+        return 0
+
+    def __getitem__(self, index: Any) -> Any:
+        if index < 0:
+            raise IndexError(f"index {index}")
+        return list.__getitem__(self, index)
+
+
+def _writer(schema: Any) -> Any:
+    """A parsed writer schema whose unions and enums take no index below 0."""
+    parsed = _parsed(schema)
+    seen: set[int] = set()
+
+    def guarded(node: Any) -> Any:
+        if isinstance(node, list):
+            return _NoNegative(guarded(branch) for branch in node)
+        if isinstance(node, dict) and id(node) not in seen:
+            seen.add(id(node))
+            for name in ("type", "items", "values"):
+                if name in node:
+                    node[name] = guarded(node[name])
+            for field in node.get("fields", ()):
+                guarded(field)
+            if "symbols" in node:
+                node["symbols"] = _NoNegative(node["symbols"])
+            for named in node.get("__named_schemas", {}).values():
+                guarded(named)
+        return node
+
+    return guarded(parsed)
+
+
 def _alone_reader(writer: Any, reader: Any) -> Callable[[bytes], Any]:
     ours, theirs = _parsed(writer), None if reader is None else _parsed(reader)
 
@@ -375,6 +420,7 @@ def _alone_reader(writer: Any, reader: Any) -> Callable[[bytes], Any]:
 
 
 def _framed(schema: Any) -> Any:
+    """A record at the top, because a schema of another type is parsed anew for every read."""
     guard = {"type": "fixed", "name": "Guard", "size": _GUARD_BYTES}
     fields = [{"name": "body", "type": schema}, {"name": "guard", "type": guard}]
     item = {
@@ -383,13 +429,23 @@ def _framed(schema: Any) -> Any:
         "namespace": "viewkeeper.framing",
         "fields": fields,
     }
-    return {"type": "array", "items": item}
+    return {
+        "type": "record",
+        "name": "Frames",
+        "namespace": "viewkeeper.framing",
+        "fields": [{"name": "all", "type": {"type": "array", "items": item}}],
+    }
 
 
 def _joined_reader(writer: Any, reader: Any) -> Callable[[bytes], Any]:
-    ours = _parsed(_framed(writer))
+    ours = _writer(_framed(writer))
     theirs = None if reader is None else _parsed(_framed(reader))
-    return lambda bodies: fastavro.schemaless_reader(io.BytesIO(bodies), ours, theirs)
+
+    def read(bodies: bytes) -> Any:
+        found: Any = fastavro.schemaless_reader(io.BytesIO(bodies), ours, theirs)
+        return found["all"]
+
+    return read
 
 
 def _read(
@@ -400,7 +456,7 @@ def _read(
     on_unlisted: Callable[[str], None],
 ) -> Iterable[tuple[int, Item]]:
     for chunk in _chunks(records, places) if reader.joined else ([at] for at in places):
-        found = list(_values(reader, records, chunk))
+        found = list(_sound_values(reader, records, chunk))
         for at, values in found:
             if not isinstance(values, Fault) and reader.unlisted(values):
                 on_unlisted(records[at].topic)
@@ -467,6 +523,26 @@ def _chunks(records: Sequence[Record], places: Sequence[int]) -> Iterable[Sequen
             chunk, size = [], 0
     if chunk:
         yield chunk
+
+
+def _sound_values(
+    reader: _Reader, records: Sequence[Record], places: Sequence[int]
+) -> Iterable[tuple[int, Any]]:
+    """As `_values`, behind the walk where the quick reader would not see everything."""
+    if not reader.walks_all or reader.joined is None:
+        yield from _values(reader, records, places)
+        return
+    sound = []
+    for at in places:
+        body = (records[at].value or b"")[HEADER_BYTES:]
+        try:
+            end_of_body(reader.walk, body, header_bytes=HEADER_BYTES)
+        except DeadRecordError as error:
+            yield at, error.fault
+        else:
+            sound.append(at)
+    if sound:
+        yield from _values(reader, records, sound)
 
 
 def _values(

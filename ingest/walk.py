@@ -38,9 +38,13 @@ def end_of_body(walk: Walk, body: bytes, *, header_bytes: int) -> None:
         )
 
 
-def compile_walk(schema: Any) -> Walk:
-    """The walk of a parsed schema; names refer to records, enums and fixeds defined before."""
-    return _compile(schema, {})
+def compile_walk(schema: Any, *, check_sizes: bool = True) -> Walk:
+    """The walk of a parsed schema; names refer to records, enums and fixeds defined before.
+
+    A block of a list may tell its size in bytes, so that it can be passed over unread. Whoever
+    reads every block as it comes may leave that number alone, as most readers do.
+    """
+    return _Compiler(check_sizes=check_sizes).compile(schema)
 
 
 def _fault(reason: Reason, detail: str, at_byte: int) -> DeadRecordError:
@@ -163,24 +167,24 @@ def _record(fields: list[Walk]) -> Walk:
     return walk
 
 
-def _blocks(item: Walk) -> Walk:
+def _blocks(item: Walk, *, check_sizes: bool) -> Walk:
     def walk(body: bytes, position: int, depth: int) -> int:
         seen = 0
         while True:
-            start = position
+            start, end = position, None
             count, position = _read_long(body, position)
             if count == 0:
                 return position
             if count < 0:
                 size, position = _read_long(body, position)
-                count = -count
-                if size < 0:
-                    raise _fault(Reason.MALFORMED, f"a block of {size} bytes", start)
+                count, end = -count, position + size
             seen += count
             if seen > MAX_ITEMS:
                 raise _fault(Reason.OVER_LIMIT, f"a list of more than {MAX_ITEMS} items", start)
             for _ in range(count):
                 position = item(body, position, depth + 1)
+            if check_sizes and end is not None and position != end:
+                raise _fault(Reason.MALFORMED, "a block is not of the size it tells", start)
 
     return walk
 
@@ -189,39 +193,50 @@ def _entry(value: Walk) -> Walk:
     return lambda body, position, depth: value(body, _text(body, position, depth), depth)
 
 
-def _compile(schema: Any, names: dict[str, Walk], namespace: str = "") -> Walk:
-    if isinstance(schema, list):
-        return _union([_compile(branch, names, namespace) for branch in schema])
-    if isinstance(schema, str):
-        if schema in _PRIMITIVES:
-            return _PRIMITIVES[schema]
-        full = schema if "." in schema or not namespace else f"{namespace}.{schema}"
-        return lambda body, position, depth: names[full if full in names else schema](
+class _Compiler:
+    def __init__(self, *, check_sizes: bool) -> None:
+        self._check_sizes = check_sizes
+        self._names: dict[str, Walk] = {}
+
+    def compile(self, schema: Any, namespace: str = "") -> Walk:
+        """The walk of a schema within a namespace."""
+        if isinstance(schema, list):
+            return _union([self.compile(branch, namespace) for branch in schema])
+        if isinstance(schema, str):
+            return _PRIMITIVES[schema] if schema in _PRIMITIVES else self._named(schema, namespace)
+        kind = schema["type"]
+        if isinstance(kind, dict | list):
+            return self.compile(kind, namespace)
+        if kind == "array":
+            return self._blocks(self.compile(schema["items"], namespace))
+        if kind == "map":
+            return self._blocks(_entry(self.compile(schema["values"], namespace)))
+        if kind in ("record", "enum", "fixed", "error"):
+            return self._defined(schema, namespace)
+        return self.compile(kind, namespace)
+
+    def _blocks(self, item: Walk) -> Walk:
+        return _blocks(item, check_sizes=self._check_sizes)
+
+    def _named(self, name: str, namespace: str) -> Walk:
+        """Looked up when it is walked: a record may hold itself."""
+        names = self._names
+        full = name if "." in name or not namespace else f"{namespace}.{name}"
+        return lambda body, position, depth: names[full if full in names else name](
             body, position, depth
         )
-    kind = schema["type"]
-    if isinstance(kind, dict | list):
-        return _compile(kind, names, namespace)
-    if kind == "array":
-        return _blocks(_compile(schema["items"], names, namespace))
-    if kind == "map":
-        return _blocks(_entry(_compile(schema["values"], names, namespace)))
-    if kind in ("record", "enum", "fixed", "error"):
-        return _compile_named(schema, names, namespace)
-    return _compile(kind, names, namespace)
 
-
-def _compile_named(schema: Any, names: dict[str, Walk], namespace: str) -> Walk:
-    name = schema["name"]
-    if "." in name:
-        namespace = name.rpartition(".")[0]
-    namespace = schema.get("namespace", namespace)
-    full = name if "." in name or not namespace else f"{namespace}.{name}"
-    if schema["type"] == "enum":
-        walk = _enum(len(schema["symbols"]))
-    elif schema["type"] == "fixed":
-        walk = _fixed(schema["size"])
-    else:
-        walk = _record([_compile(f["type"], names, namespace) for f in schema["fields"]])
-    names[full] = names[name] = walk
-    return walk
+    def _defined(self, schema: Any, namespace: str) -> Walk:
+        name = schema["name"]
+        if "." in name:
+            namespace = name.rpartition(".")[0]
+        namespace = schema.get("namespace", namespace)
+        full = name if "." in name or not namespace else f"{namespace}.{name}"
+        if schema["type"] == "enum":
+            walk = _enum(len(schema["symbols"]))
+        elif schema["type"] == "fixed":
+            walk = _fixed(schema["size"])
+        else:
+            walk = _record([self.compile(f["type"], namespace) for f in schema["fields"]])
+        self._names[full] = self._names[name] = walk
+        return walk

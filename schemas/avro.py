@@ -44,7 +44,21 @@ def logical_conflicts(writer: Schema, reader: Schema, path: str = "") -> list[st
 
     Compares the logical type, precision and scale of every value that both schemas have.
     """
-    return list(_conflicts(writer, reader, path or "value", (_names(writer), _names(reader))))
+    names = (_names(writer), _names(reader))
+    return list(_conflicts(writer, reader, path or "value", names, frozenset()))
+
+
+_PROMOTED = {
+    ("int", "long"),
+    ("int", "float"),
+    ("int", "double"),
+    ("long", "float"),
+    ("long", "double"),
+    ("float", "double"),
+    ("string", "bytes"),
+    ("bytes", "string"),
+}
+"""(written, read): what Avro reads as another type by itself."""
 
 
 def _names(schema: Schema) -> dict[str, Schema]:
@@ -71,35 +85,64 @@ def _names(schema: Schema) -> dict[str, Schema]:
 
 
 def _conflicts(
-    writer: Schema, reader: Schema, path: str, names: tuple[Mapping[str, Schema], ...]
+    writer: Schema,
+    reader: Schema,
+    path: str,
+    names: tuple[Mapping[str, Schema], ...],
+    inside: frozenset[int],
 ) -> Iterator[str]:
     writer, reader = _resolved(writer, names[0]), _resolved(reader, names[1])
     if isinstance(writer, list) or isinstance(reader, list):
-        yield from _union_conflicts(writer, reader, path, names)
+        yield from _union_conflicts(writer, reader, path, names, inside)
         return
     mine, theirs = _meaning(reader), _meaning(writer)
-    if _base(writer) == _base(reader) and mine != theirs:
+    bases = _base(writer), _base(reader)
+    if (bases[0] == bases[1] or bases in _PROMOTED) and mine != theirs:
         yield f"{path}: written as {_named(theirs)}, read as {_named(mine)}"
     if isinstance(writer, dict) and isinstance(reader, dict):
-        fields = {f["name"]: f["type"] for f in writer.get("fields", ())}
-        for f in reader.get("fields", ()):
-            if f["name"] in fields:
-                yield from _conflicts(fields[f["name"]], f["type"], f"{path}.{f['name']}", names)
-        for inner in ("items", "values"):
-            if inner in writer and inner in reader:
-                yield from _conflicts(writer[inner], reader[inner], f"{path}.{inner}", names)
+        if "fields" in reader:
+            if id(reader) in inside:
+                return  # a record within itself was compared further out
+            inside |= {id(reader)}
+        for name, written, read in _pairs(writer, reader):
+            yield from _conflicts(written, read, f"{path}.{name}", names, inside)
+
+
+def _pairs(writer: dict[str, Any], reader: dict[str, Any]) -> Iterator[tuple[str, Schema, Schema]]:
+    """(name, written, read) of everything inside that both schemas have."""
+    fields = {f["name"]: f["type"] for f in writer.get("fields", ())}
+    for f in reader.get("fields", ()):
+        if f["name"] in fields:
+            yield f["name"], fields[f["name"]], f["type"]
+    for inner in ("items", "values"):
+        if inner in writer and inner in reader:
+            yield inner, writer[inner], reader[inner]
 
 
 def _union_conflicts(
-    writer: Schema, reader: Schema, path: str, names: tuple[Mapping[str, Schema], ...]
+    writer: Schema,
+    reader: Schema,
+    path: str,
+    names: tuple[Mapping[str, Schema], ...],
+    inside: frozenset[int],
 ) -> Iterator[str]:
-    ours = [_resolved(b, names[1]) for b in (reader if isinstance(reader, list) else [reader])]
     for branch in writer if isinstance(writer, list) else [writer]:
-        branch = _resolved(branch, names[0])
-        for candidate in ours:
-            if _base(candidate) == _base(branch):
-                yield from _conflicts(branch, candidate, path, names)
-                break
+        candidate = _counterpart(branch, reader, names)
+        if candidate is not None:
+            yield from _conflicts(branch, candidate, path, names, inside)
+
+
+def _counterpart(
+    written: Schema, reader: Schema, names: tuple[Mapping[str, Schema], ...]
+) -> Schema | None:
+    """What a value of `written` is read as: its own type where the reader has it, or a wider."""
+    base = _base(_resolved(written, names[0]))
+    candidates = [
+        _resolved(r, names[1]) for r in (reader if isinstance(reader, list) else [reader])
+    ]
+    same = [r for r in candidates if _base(r) == base]
+    wider = [r for r in candidates if (base, _base(r)) in _PROMOTED]
+    return next(iter(same + wider), None)
 
 
 def _resolved(schema: Schema, names: Mapping[str, Schema]) -> Schema:
@@ -121,7 +164,7 @@ def _meaning(schema: Schema) -> tuple[object, ...]:
         return ()
     if schema["logicalType"] == "decimal":
         return ("decimal", schema.get("scale", 0))
-    # A decimal of more digits is told by its value. A uuid is text either way: both sides read the same characters.
+    # A decimal of more digits is told by its value; a uuid is the same text either way.
     return () if schema["logicalType"] == "uuid" else (schema["logicalType"],)
 
 
@@ -170,3 +213,51 @@ def zero_width_items(schema: Schema) -> bool:
         return any(visit(n, seen) for n in inner + [f["type"] for f in node.get("fields", ())])
 
     return visit(schema, frozenset())
+
+
+def is_recursive(schema: Schema) -> bool:
+    """Whether a value can hold values of its own type, to any depth."""
+    names = _names(schema)
+
+    def visit(node: Schema, inside: frozenset[int]) -> bool:
+        node = _resolved(node, names)
+        if isinstance(node, list):
+            return any(visit(branch, inside) for branch in node)
+        if isinstance(node, str):
+            return False
+        if "fields" in node:
+            if id(node) in inside:
+                return True
+            inside |= {id(node)}
+        inner = [node[k] for k in ("items", "values") if k in node]
+        return any(visit(n, inside) for n in inner + [f["type"] for f in node.get("fields", ())])
+
+    return visit(schema, frozenset())
+
+
+def leaves_unread(writer: Schema, reader: Schema) -> bool:
+    """Whether a value can be wrong in a place that reading it as `reader` does not look at.
+
+    That is what a reader passes over (fields that only the writer has), booleans, and ints read
+    as something wider: their bytes may be none that a writer writes, and no error comes of it.
+    For schemas that are not recursive.
+    """
+    names = (_names(writer), _names(reader))
+
+    def unread(written: Schema, reader: Schema) -> bool:
+        written = _resolved(written, names[0])
+        if isinstance(written, list):
+            return any(unread(branch, reader) for branch in written)
+        read = _counterpart(written, reader, names)
+        if read is None:
+            return False  # it can't be read at all, which is told
+        base = _base(written)
+        if base == "boolean" or (base == "int" and _base(read) != "int"):
+            return True
+        if not isinstance(written, dict) or not isinstance(read, dict):
+            return False
+        passed = {f["name"] for f in written.get("fields", ())}
+        passed -= {f["name"] for f in read.get("fields", ())}
+        return bool(passed) or any(unread(w, r) for _name, w, r in _pairs(written, read))
+
+    return unread(writer, reader)

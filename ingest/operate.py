@@ -6,7 +6,7 @@ for the command line. It never changes a position.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -105,12 +105,19 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetterFilter:
-    """Which dead letters; None matches all. `after_id` pages: only letters with a higher id."""
+    """Which dead letters; None matches all. `after_id` pages: only letters with a higher id.
 
+    `from_offset` and `to_offset` are both within; `since` is when a letter was first seen.
+    """
+
+    ids: tuple[int, ...] | None = None
     topic: str | None = None
     partition: int | None = None
     reason: str | None = None
     state: str | None = None
+    from_offset: int | None = None
+    to_offset: int | None = None
+    since: datetime | None = None
     after_id: int | None = None
 
 
@@ -178,12 +185,17 @@ _LINE = (
     'id, topic, partition, "offset", reason, detail, state, attempts, schema_id, recorded_at,'
     " first_seen_at, last_seen_at"
 )
-_MATCHES = (
-    " WHERE (%(topic)s::text IS NULL OR topic = %(topic)s)"
+MATCHES = (
+    " WHERE (%(ids)s::bigint[] IS NULL OR id = ANY(%(ids)s))"
+    " AND (%(topic)s::text IS NULL OR topic = %(topic)s)"
     " AND (%(partition)s::int IS NULL OR partition = %(partition)s)"
     " AND (%(reason)s::text IS NULL OR reason = %(reason)s)"
     " AND (%(state)s::text IS NULL OR state = %(state)s)"
+    ' AND (%(from_offset)s::bigint IS NULL OR "offset" >= %(from_offset)s)'
+    ' AND (%(to_offset)s::bigint IS NULL OR "offset" <= %(to_offset)s)'
+    " AND (%(since)s::timestamptz IS NULL OR first_seen_at >= %(since)s)"
 )
+"""The condition of a filter; its values are those of `matching`."""
 
 
 def dead_letters(
@@ -191,19 +203,19 @@ def dead_letters(
 ) -> Sequence[DeadLetterLine]:
     """Dead letters in the order of their ids, at most `limit`."""
     query = sql.SQL(
-        f"SELECT {_LINE} FROM ingest.dead_letters{_MATCHES}"
+        f"SELECT {_LINE} FROM ingest.dead_letters{MATCHES}"
         " AND (%(after_id)s::bigint IS NULL OR id > %(after_id)s) ORDER BY id LIMIT %(limit)s"
     )
     with connection.cursor(row_factory=class_row(DeadLetterLine)) as cursor:
-        return cursor.execute(query, _values(which) | {"limit": limit}).fetchall()
+        return cursor.execute(query, matching(which) | {"limit": limit}).fetchall()
 
 
 def count_dead_letters(connection: Connection, which: DeadLetterFilter) -> dict[str, int]:
     """How many dead letters match, by reason, on whatever page they stand."""
     query = sql.SQL(
-        f"SELECT reason, count(*) FROM ingest.dead_letters{_MATCHES} GROUP BY reason ORDER BY 1"
+        f"SELECT reason, count(*) FROM ingest.dead_letters{MATCHES} GROUP BY reason ORDER BY 1"
     )
-    return {str(r): int(n) for r, n in connection.execute(query, _values(which)).fetchall()}
+    return {str(r): int(n) for r, n in connection.execute(query, matching(which)).fetchall()}
 
 
 def dead_letter(connection: Connection, letter_id: int) -> DeadLetter:
@@ -222,11 +234,67 @@ def dead_letter(connection: Connection, letter_id: int) -> DeadLetter:
     return found
 
 
-def _values(which: DeadLetterFilter) -> dict[str, str | int | None]:
+def matching(which: DeadLetterFilter) -> dict[str, Any]:
+    """The values for `MATCHES`."""
     return {
+        "ids": None if which.ids is None else list(which.ids),
         "topic": which.topic,
         "partition": which.partition,
         "reason": which.reason,
         "state": which.state,
+        "from_offset": which.from_offset,
+        "to_offset": which.to_offset,
+        "since": which.since,
         "after_id": which.after_id,
     }
+
+
+def discard(
+    connection: Connection, which: DeadLetterFilter, *, who: str, dry_run: bool = False
+) -> int:
+    """Decide that the open dead letters that match stay out for good; how many they are."""
+    cursor = connection.execute(
+        "UPDATE ingest.dead_letters SET state = 'discarded', decided_at = now(),"
+        f" decided_by = %(who)s{MATCHES} AND state = 'open'",
+        matching(which) | {"who": who},
+    )
+    _end(connection, dry_run=dry_run)
+    return cursor.rowcount
+
+
+PURGED_AT_ONCE = 5_000
+
+
+def purge(
+    connection: Connection, which: DeadLetterFilter, *, older_than: timedelta, dry_run: bool = False
+) -> int:
+    """Remove key, value, headers and detail of dead letters; how many they are.
+
+    They hold what people wrote; coordinates, reason and decision stay. What waits in the outbox is
+    not sent any more. The record itself is still in the log, for builds that have to take it in.
+    """
+    query = sql.SQL(
+        "WITH old AS (SELECT id FROM ingest.dead_letters"
+        f"{MATCHES} AND purged_at IS NULL AND first_seen_at < now() - %(older_than)s"
+        f" ORDER BY id LIMIT {PURGED_AT_ONCE} FOR UPDATE),"
+        " unsent AS (DELETE FROM ingest.outbox USING old WHERE dead_letter_id = old.id)"
+        " UPDATE ingest.dead_letters d SET key = NULL, value = NULL, headers = NULL,"
+        " detail = 'purged', purged_at = now() FROM old WHERE d.id = old.id"
+    )
+    values = matching(which) | {"older_than": older_than}
+    if dry_run:
+        count = connection.execute(query, values).rowcount
+        connection.rollback()
+        return count
+    total = 0
+    while count := connection.execute(query, values).rowcount:
+        connection.commit()
+        total += count
+    return total
+
+
+def _end(connection: Connection, *, dry_run: bool) -> None:
+    if dry_run:
+        connection.rollback()
+    else:
+        connection.commit()

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import typer
 
-from cli import contracts, dead_letters, produce, run, status
+from cli import contracts, dead_letters, produce, rebuild, run, status
 from cli.failures import Commands
 from cli.misuse import CommandError
 
@@ -28,6 +28,9 @@ app.command()(status.status)
 app.command()(status.pause)
 app.command()(status.resume)
 app.command()(produce.produce)
+app.command()(rebuild.rebuild)
+app.command()(rebuild.verify)
+app.command()(rebuild.swap)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(contracts.app, name="schemas")
 

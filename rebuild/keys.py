@@ -1,0 +1,77 @@
+"""The records of a few keys, from all partitions of all topics, up to a position.
+
+The log has no index by key, so it is read whole; decoding is what costs, and only the wanted
+records are decoded.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import Final
+
+from ingest.consume import Log
+from ingest.errors import RefusedError
+from ingest.records import Record
+from rebuild.builder import StoppedError
+from views.positions import Partition
+
+AT_ONCE: Final = 5_000
+_POLL_S: Final = 0.2
+_SILENCE_S: Final = 30.0
+Wanted = Callable[[Record], bool]
+
+
+class Scan:
+    """Reads a log once, from its beginning on; `go_to` may be called again to read further."""
+
+    def __init__(
+        self, log: Log, starts: Mapping[Partition, int], wanted: Wanted, stop: threading.Event
+    ) -> None:
+        self._log = log
+        self._wanted = wanted
+        self._stop = stop
+        self._next = dict(starts)
+        self.records: list[Record] = []
+        log.start(starts)
+
+    def go_to(self, until: Mapping[Partition, int]) -> None:
+        """Read up to a position. What was read behind it is kept, and left out by `below`.
+
+        RefusedError: the broker gave nothing for half a minute. StoppedError: `stop` was set.
+        """
+        heard_at = time.monotonic()
+        while not self._reached(until):
+            if self._stop.is_set():
+                raise StoppedError
+            found = self._log.poll(AT_ONCE, _POLL_S)
+            for record in found:
+                self._next[record.topic, record.partition] = record.offset + 1
+                if self._wanted(record):
+                    self.records.append(record)
+            passed = self._log.positions(self._next)
+            moved = {p: n for p, n in passed.items() if n > self._next.get(p, 0)}
+            self._next.update(moved)
+            if found or moved:
+                heard_at = time.monotonic()
+            elif time.monotonic() - heard_at > _SILENCE_S:
+                raise RefusedError("the broker gave no records for half a minute: try again")
+
+    def _reached(self, until: Mapping[Partition, int]) -> bool:
+        return all(self._next.get(p, 0) >= n for p, n in until.items())
+
+    def below(self, until: Mapping[Partition, int]) -> list[Record]:
+        """The wanted records before a position, per partition in their order."""
+        found = [r for r in self.records if r.offset < until.get((r.topic, r.partition), 0)]
+        return sorted(found, key=lambda r: (r.topic, r.partition, r.offset))
+
+
+def of_keys(keys: Collection[str]) -> Wanted:
+    """Records that carry one of these keys."""
+    encoded = {key.encode() for key in keys}
+    return lambda record: record.key in encoded
+
+
+def mentioning(text: str) -> Wanted:
+    """Records whose value holds a text: Avro writes texts as they are."""
+    needle = text.encode()
+    return lambda record: record.value is not None and needle in record.value

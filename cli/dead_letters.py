@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cli import decide
 from cli.settings import DeadLetterSettings
 from cli.status import connect
 from cli.terminal import answer, answer_json, answer_table, say, table
@@ -21,6 +22,9 @@ from schemas.registry import RegistryError
 from views import CATALOGUE
 
 app = typer.Typer(no_args_is_help=True, help="Records that could not be applied.")
+app.command()(decide.redrive)
+app.command()(decide.discard)
+app.command()(decide.purge)
 
 HEX_BYTES = 512
 _ROW = 16
@@ -35,6 +39,9 @@ def list_(
     partition: Annotated[int | None, typer.Option(help="Only of this partition.")] = None,
     reason: Annotated[Reason | None, typer.Option(help="Only with this reason.")] = None,
     state: Annotated[str, typer.Option(help="open, redriven, discarded or all.")] = "open",
+    from_offset: decide.FromOffset = None,
+    to_offset: decide.ToOffset = None,
+    since: decide.Since = None,
     after: Annotated[int | None, typer.Option(help="Only those with a higher id.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Most to list.")] = 50,
     as_json: AsJson = False,
@@ -45,6 +52,9 @@ def list_(
         partition=partition,
         reason=reason.value if reason else None,
         state=None if state == "all" else state,
+        from_offset=from_offset,
+        to_offset=to_offset,
+        since=decide.time_of(since),
         after_id=after,
     )
     with connect() as connection:
@@ -162,7 +172,9 @@ def _facts(letter: DeadLetter) -> Iterator[tuple[str, object]]:
         yield "decided", f"{letter.decided_at} by {letter.decided_by}"
     yield "schema id", "-" if letter.schema_id is None else letter.schema_id
     yield "key", _text(letter.key)
-    if letter.value is None:
+    if letter.purged_at is not None:
+        yield "value", f"removed at {letter.purged_at}"
+    elif letter.value is None:
         yield "value", "null"
     elif not letter.value:
         yield "value", "empty"
@@ -177,7 +189,7 @@ def _failing_byte(letter: DeadLetter, seen: Glance | None) -> int | None:
 
 
 def hex_lines(value: bytes, *, marked_byte: int | None) -> Iterator[str]:
-    """A hex dump with the marked byte in brackets, starting near it where the value is long."""
+    """A hex dump with a caret below the marked byte, starting near it where the value is long."""
     start = 0
     if marked_byte is not None and marked_byte > HEX_BYTES // 2:
         start = (marked_byte - HEX_BYTES // 2) // _ROW * _ROW
@@ -186,17 +198,15 @@ def hex_lines(value: bytes, *, marked_byte: int | None) -> Iterator[str]:
     stop = min(start + HEX_BYTES, len(value))
     for at in range(start, stop, _ROW):
         row = value[at : min(at + _ROW, stop)]
-        cells = (_cell(byte, marked=at + n == marked_byte) for n, byte in enumerate(row))
+        cells = (f"{byte:02x} " for byte in row)
         letters = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
-        yield f"  {at:06x} {''.join(cells):<{_ROW * 4}} {letters}"
+        yield f"  {at:06x}  {''.join(cells):<{_ROW * 3}} {letters}"
+        if marked_byte is not None and at <= marked_byte < at + len(row):
+            yield f"{' ' * (10 + (marked_byte - at) * 3)}^^ byte {marked_byte}"
     if stop < len(value):
         yield f"  ... {len(value) - stop:,} bytes after"
     elif marked_byte == len(value):
-        yield f"  {stop:06x} [end]"
-
-
-def _cell(byte: int, *, marked: bool) -> str:
-    return f"[{byte:02x}]" if marked else f" {byte:02x} "
+        yield f"  {stop:06x}  ^^ the end: byte {marked_byte} is missing"
 
 
 def _text(raw: bytes | None) -> str:

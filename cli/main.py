@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import typer
 
-from cli import contracts, dead_letters, produce, rebuild, run, status
+from cli import contracts, dead_letters, positions, produce, rebuild, run, status
 from cli.failures import Commands
 from cli.misuse import CommandError
 
@@ -26,12 +26,13 @@ app.command()(run.ingest)
 app.command()(run.api)
 app.command()(status.status)
 app.command()(status.pause)
-app.command()(status.resume)
+app.command()(positions.resume)
 app.command()(produce.produce)
 app.command()(rebuild.rebuild)
 app.command()(rebuild.verify)
 app.command()(rebuild.swap)
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(positions.app, name="positions")
 app.add_typer(contracts.app, name="schemas")
 
 

@@ -70,14 +70,6 @@ def pause(topic: Topic, partition: PartitionNumber = None) -> None:
     answer(f"paused: {_named(places)}")
 
 
-def resume(topic: Topic, partition: PartitionNumber = None) -> None:
-    """Let the workers go on, also where a partition was stopped for a reason."""
-    _known(topic)
-    with connect() as connection:
-        places = operate.resume(connection, topic, partition)
-    answer(f"resumed: {_named(places)}")
-
-
 def connect(dsn: str | None = None) -> psycopg.Connection[Any]:
     """A connection as the owner, closed (and committed) by `with`."""
     address = dsn or DatabaseSettings.model_validate({}).dsn

@@ -101,6 +101,7 @@ class DeadLetter:
     state: str
     decided_at: datetime | None
     decided_by: str | None
+    purged_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +159,21 @@ def resume(connection: Connection, topic: str, partition: int | None = None) -> 
     """Let the workers go on, also where a partition was stopped for a reason. What may go on."""
     change = sql.SQL("paused = false, stopped_reason = NULL")
     return _switch(connection, (topic, partition), change)
+
+
+def stopped(connection: Connection, topic: str, partition: int | None = None) -> list[Partition]:
+    """The partitions of a topic, or that one of it, that were stopped. UnknownThingError: none."""
+    found = [
+        state.place
+        for state in partitions(connection, live_build(connection))
+        if state.topic == topic
+        and partition in (None, state.partition)
+        and state.stopped_reason is not None
+    ]
+    if not found:
+        named = topic if partition is None else f"{topic}:{partition}"
+        raise UnknownThingError(f"nothing of {named} was stopped: `viewkeeper status` says")
+    return found
 
 
 def _switch(
@@ -223,7 +239,7 @@ def dead_letter(connection: Connection, letter_id: int) -> DeadLetter:
     query = (
         'SELECT id, topic, topic_id, partition, "offset", key, value, headers, recorded_at,'
         " schema_id, reason, detail, attempts, first_seen_at, last_seen_at, state, decided_at,"
-        " decided_by FROM ingest.dead_letters WHERE id = %s"
+        " decided_by, purged_at FROM ingest.dead_letters WHERE id = %s"
     )
     with connection.cursor(row_factory=class_row(DeadLetter)) as cursor:
         found = cursor.execute(query, (letter_id,)).fetchone()

@@ -93,16 +93,16 @@ def test_every_command_of_the_product_has_help() -> None:
         assert done.exit_code == 0, command
 
 
-def test_the_failing_byte_of_a_dump_is_in_brackets() -> None:
+def test_a_caret_points_at_the_failing_byte_of_a_dump() -> None:
     lines = list(hex_lines(bytes(range(40)), marked_byte=17))
-    assert len(lines) == 3
-    assert "[11]" in lines[1]
-    assert "[" not in lines[0].split("  ", 2)[0]
+    assert len(lines) == 4
+    assert lines[2].strip() == "^^ byte 17"
+    assert lines[1][lines[2].index("^^") :].startswith("11 ")
 
 
 def test_a_long_dump_begins_near_the_failing_byte() -> None:
     lines = list(hex_lines(bytes(10_000), marked_byte=9_000))
     assert "bytes before" in lines[0]
-    assert sum("[00]" in line for line in lines) == 1
+    assert sum("^^ byte 9000" in line for line in lines) == 1
     assert "bytes after" in lines[-1]
-    assert list(hex_lines(b"\x00\x01", marked_byte=2))[-1].endswith("[end]")
+    assert "byte 2 is missing" in list(hex_lines(b"\x00\x01", marked_byte=2))[-1]

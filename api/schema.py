@@ -1,19 +1,23 @@
 """The GraphQL schema: its views, one line each.
 
-`python -m api.schema` prints it; `make schema` keeps that beside this file, and a test compares.
+A line names a file of `api/types/`, which declares its `TYPE`. `python -m api.schema` prints the
+schema; `make schema` keeps that beside this file, and a test compares.
 """
 
 import sys
+from importlib import import_module
 
+from api.declare import ViewType
 from api.graph import build_schema
-from api.types import customer_totals, daily_sales, orders, payments
 
-TYPES = (
-    orders.TYPE,
-    payments.TYPE,
-    customer_totals.TYPE,
-    daily_sales.TYPE,
+CONTENTS = (
+    "orders",
+    "payments",
+    "customer_totals",
+    "daily_sales",
 )
+
+TYPES: tuple[ViewType, ...] = tuple(import_module(f"api.types.{name}").TYPE for name in CONTENTS)
 
 SCHEMA = build_schema(TYPES)
 

@@ -41,9 +41,9 @@ def cut(name: str, old: str, new: str = "") -> Callable[[Path], None]:
             "no migration creates the table 'daily_sales'",
         ),
         (remove("api/types/daily_sales.py"), "api/types/daily_sales.py is missing"),
-        (cut("api/schema.py", "daily_sales", "other"), "'daily_sales' has no line in api/schema"),
-        (cut("views/__init__.py", "    daily_sales.VIEW,\n"), "VIEWS in views/__init__.py lacks"),
-        (cut("views/__init__.py", "    orders.STREAM,\n"), "STREAMS in views/__init__.py lacks"),
+        (cut("api/schema.py", '    "daily_sales",\n'), "no line in CONTENTS of api/schema.py"),
+        (cut("views/__init__.py", '    "orders",\n'), "CONTENTS in views/__init__.py lacks it"),
+        (cut("views/payments.py", "VIEW = ", "OTHER = "), "STREAM and no VIEW that keeps"),
     ],
 )
 def test_a_step_that_was_left_out_is_named(

@@ -77,11 +77,12 @@ class Checkout:
     def add_views(self) -> None:
         """Declare the new views and put them into the catalogue."""
         (self.folder / "views" / "more.py").write_text(NEW_VIEWS.lstrip())
+        for name in ("parcels", "status_totals"):
+            line = f"from views.more import {name.upper()} as VIEW\n"
+            (self.folder / "views" / f"{name}.py").write_text(line)
         catalogue = self.folder / "views" / "__init__.py"
         lines = catalogue.read_text()
-        lines = lines.replace("from views import ", "from views import more, ")
-        lines = lines.replace("STREAMS = (", "STREAMS = (\n    more.STREAM,")
-        lines = lines.replace("VIEWS = (", "VIEWS = (\n    more.PARCELS,\n    more.STATUS_TOTALS,")
+        lines = lines.replace("CONTENTS = (", 'CONTENTS = (\n    "parcels",\n    "status_totals",')
         catalogue.write_text(lines)
 
     def alembic(self, *arguments: str) -> str:

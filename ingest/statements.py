@@ -7,17 +7,22 @@ streams of one order. The order of the statements is that of docs/architecture.m
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import (
     Column,
+    DefaultClause,
     FromClause,
     Numeric,
     TableClause,
+    and_,
     column,
     join,
+    literal_column,
     select,
     table,
+    text,
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql import visitors
@@ -43,9 +48,11 @@ SOURCE_COLUMNS = (
 class ViewStatements:
     """The SQL of one stream view. Statements that a view has no need of are None.
 
-    `make` makes the rows of a meeting place exist and notes the ones it made; `meet` locks the
-    others in key order and notes their old images; `ask` answers the few rows that are not older
-    than the batch; `insert`, `update` write what is newer; `roll_up` recomputes from the child.
+    `make` makes the rows of a meeting place exist, whole, and notes the ones it made; `meet` locks
+    the others in key order and notes their old images; `ask` answers the few rows that are not
+    older than the batch; `insert` (of a child) and `update` (of the meeting place) write what is
+    newer, and `update` recomputes what is rolled up from the child; `bury` and `hide` follow where
+    the batch has tombstones.
     """
 
     view: StreamView
@@ -60,7 +67,6 @@ class ViewStatements:
     update: str | None
     bury: str | None
     hide: str | None
-    roll_up: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,10 +211,9 @@ class _Maker:
             meet=self._meet(view),
             count=self._count(view),
             insert=None,
-            update=self._update(view),
+            update=self._update_rolled_up(view) if view.rollup else self._update(view),
             bury=self._bury(view) if view.hides else None,
             hide=self._hide(view) if view.hides else None,
-            roll_up=self._roll_up(view) if view.rollup else None,
         )
 
     def child(self, view: StreamView) -> ViewStatements:
@@ -221,7 +226,6 @@ class _Maker:
             update=None,
             bury=None,
             hide=None,
-            roll_up=None,
         )
 
     def _view(self, view: StreamView, **parts: str | None) -> ViewStatements:
@@ -303,10 +307,16 @@ class _Maker:
             values[at] = f"t.{quoted(name)}"
         if view.hides:
             written, values = [*written, "visible"], [*values, "s.version IS NOT NULL"]
+        rolled_up = ""
+        if view.rollup:
+            names, sums = self._staged_sums(view)
+            written = [*written, *names]
+            values += [f"coalesce(r.{quoted(n)}, {self._default(view, n)})" for n in names]
+            rolled_up = f" LEFT JOIN ({sums}) r ON {self._on(view, 'r', 't')}"
         return (
             f"WITH made AS (INSERT INTO {self._table(view)} ({_names(written)})"
             f" SELECT {', '.join(values)} FROM ({self._touched(view)}) t"
-            f" LEFT JOIN staged_{view.name} s ON {self._on(view, 's', 't')}"
+            f" LEFT JOIN staged_{view.name} s ON {self._on(view, 's', 't')}{rolled_up}"
             f" WHERE NOT EXISTS (SELECT FROM {self._table(view)} o"
             f" WHERE {self._on(view, 'o', 't')})"
             f" ORDER BY {_names(view.key, 't.')} ON CONFLICT ({_names(view.key)}) DO NOTHING"
@@ -314,6 +324,30 @@ class _Maker:
             f" INSERT INTO met_{view.name} (made, {_names(view.key)})"
             f" SELECT true, {_names(view.key)} FROM made"
         )
+
+    def _staged_sums(self, view: StreamView) -> tuple[list[str], str]:
+        """What is rolled up for rows that are made now: all rows of their child are staged."""
+        assert view.rollup is not None
+        parent, child = self._staged_rows(view, "p"), self._staged_rows(view.rollup.child, "c")
+        sums = view.rollup.columns(parent.c, child.c)
+        keys = [child.c[name] for name in view.key]
+        rows = child.outerjoin(parent, _same(view.key, parent, child))
+        columns = (value.label(name) for name, value in sums.items())
+        return list(sums), text_of(select(*keys, *columns).select_from(rows).group_by(*keys))
+
+    def _staged_rows(self, view: StreamView, alias: str) -> FromClause:
+        """The staged rows of a view, as its table has them."""
+        pairs = zip(self._written(view), self._values(view, "s"), strict=True)
+        values = ", ".join(f"{value} AS {quoted(name)}" for name, value in pairs)
+        rows = text(f"SELECT {values} FROM staged_{view.name} s")
+        return rows.columns(
+            *(column(name, view.table.c[name].type) for name in self._written(view))
+        ).subquery(alias)
+
+    def _default(self, view: StreamView, name: str) -> str:
+        default = view.table.c[name].server_default
+        assert isinstance(default, DefaultClause), f"{view.name}.{name} needs a server default"
+        return str(default.arg)
 
     def _has_placeholders(self, view: StreamView) -> bool:
         return view.rollup is not None or view.hides
@@ -368,7 +402,41 @@ class _Maker:
             f" WHERE {self._on(view, 'o', 's')} AND o.version < s.version"
         )
 
-    def _is_buried(self, view: StreamView, of: str, timestamp: str) -> str:
+    def _update_rolled_up(self, view: StreamView) -> str:
+        """One new version of each row that an event or a child's event changes, not two."""
+        assert view.rollup is not None
+        written = self._written(view)
+        values = dict(zip(written, self._values(view, "s"), strict=True))
+        if view.hides:
+            values["visible"] = f"NOT {self._is_buried(view, 's', 'to_timestamp', row='x')}"
+        newer = f"s.{quoted(view.key[0])} IS NOT NULL"
+        current = ", ".join(
+            f"x.{quoted(name)}"
+            if name in view.key
+            else f"CASE WHEN {newer} THEN {value} ELSE x.{quoted(name)} END AS {quoted(name)}"
+            for name, value in values.items()
+        )
+        child = table_of(view.rollup.child, self._build).alias("c")
+        # Expressions, not a table: the statement below has `n`, the one inside must not name it.
+        row = {n: literal_column(f"n.{quoted(n)}", view.table.c[n].type) for n in values}
+        sums = view.rollup.columns(SimpleNamespace(**row), child.c)
+        same = (row[name] == child.c[name] for name in view.key)
+        columns = (value.label(name) for name, value in sums.items())
+        summed = select(*columns).select_from(child).where(and_(*same))
+        changed = [f"{quoted(n)} = n.{quoted(n)}" for n in values if n not in view.key]
+        changed += [f"{quoted(n)} = r.{quoted(n)}" for n in sums]
+        return (
+            f"UPDATE {self._table(view)} o SET {', '.join(changed)} FROM"
+            f" (SELECT {newer} AS newer, {current} FROM met_{view.name} m"
+            f" JOIN {self._table(view)} x ON {self._on(view, 'x', 'm')}"
+            f" LEFT JOIN staged_{view.name} s ON {self._on(view, 's', 'm')}"
+            f" AND s.version > x.version WHERE NOT m.made) n"
+            f" CROSS JOIN LATERAL ({text_of(summed)}) r WHERE {self._on(view, 'o', 'n')} AND"
+            f" (n.newer OR ({_names(list(sums), 'o.')})"
+            f" IS DISTINCT FROM ({_names(list(sums), 'r.')}))"
+        )
+
+    def _is_buried(self, view: StreamView, of: str, timestamp: str, row: str = "o") -> str:
         """Whether a tombstone hides the event at `of`: a later one of its own partition, or one of
         another partition whose Kafka timestamp is not earlier."""
         recorded = f"{of}.source_recorded_at"
@@ -376,7 +444,7 @@ class _Maker:
             recorded = f"{timestamp}({recorded} / 1000.0)"
         return (
             f"EXISTS (SELECT FROM {self._build}.tombstones b WHERE b.topic = '{view.stream.topic}'"
-            f" AND b.key = o.{quoted(view.key[0])} AND CASE"
+            f" AND b.key = {row}.{quoted(view.key[0])} AND CASE"
             f' WHEN b.partition = {of}.source_partition THEN b."offset" > {of}.source_offset'
             f" ELSE b.recorded_at >= {recorded} END)"
         )
@@ -409,29 +477,6 @@ class _Maker:
             f" SELECT {', '.join(self._values(view, 's'))} FROM staged_{view.name} s"
             f" ORDER BY {_names(view.key, 's.')} ON CONFLICT ({_names(view.key)}) DO UPDATE"
             f" SET {changed} WHERE o.version < excluded.version"
-        )
-
-    def _roll_up(self, view: StreamView) -> str:
-        assert view.rollup is not None
-        child = view.rollup.child
-        parent = table_of(view, self._build).alias("p")
-        below = table_of(child, self._build).alias("c")
-        met = table(f"met_{view.name}", *(column(name) for name in view.key)).alias("m")
-        sums = view.rollup.columns(parent, below)
-        keys = [parent.c[name] for name in view.key]
-        source = join(met, parent, _same(view.key, met, parent))
-        source = join(source, below, _same(view.key, parent, below))
-        summed = (
-            select(*keys, *(value.label(name) for name, value in sums.items()))
-            .select_from(source)
-            .group_by(*keys)
-        )
-        names = list(sums)
-        changed = ", ".join(f"{quoted(name)} = r.{quoted(name)}" for name in names)
-        return (
-            f"UPDATE {self._table(view)} o SET {changed} FROM ({text_of(summed)}) r"
-            f" WHERE {self._on(view, 'o', 'r')}"
-            f" AND ({_names(names, 'o.')}) IS DISTINCT FROM ({_names(names, 'r.')})"
         )
 
     # Aggregates.

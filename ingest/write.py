@@ -192,13 +192,11 @@ def _upsert(connection: Connection[Row], statements: Statements, folded: Folded)
                 connection.execute(child.meet)
             connection.execute(_known(child.insert))
     for parent in statements.parents:
-        if folded.changes[parent.view.name].events:
+        if folded.changes[parent.view.name].events or parent.view.rollup is not None:
             connection.execute(_known(parent.update))
         if parent.bury is not None and folded.removals:
             connection.execute(parent.bury)
             connection.execute(_known(parent.hide))
-        if parent.roll_up is not None:
-            connection.execute(parent.roll_up)
 
 
 def _known(sql: str | None) -> str:

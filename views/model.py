@@ -52,6 +52,10 @@ HOT = {"fillfactor": "70", "autovacuum_vacuum_scale_factor": "0.05"}
 """Storage of a table whose rows change all the time: room on the page for the next version."""
 
 
+Columns = Any
+"""The columns of some rows as attributes: `.c` of a table, or expressions of the same names."""
+
+
 class Tombstone(StrEnum):
     """What a null value means on a stream."""
 
@@ -119,13 +123,13 @@ class StreamView:
 class Rollup:
     """Columns of a view that are recomputed from the rows of a child view with the same key prefix.
 
-    `columns(parent, child)` gives, per column of the parent, an SQL aggregate over the child's
-    rows that share the parent's key. The parent's row is the meeting place of both streams: it is
+    `columns(parent, child)` takes the columns of both, by name as attributes, and gives per column
+    of the parent an SQL aggregate over the child's rows that share the parent's key. The parent's row is the meeting place of both streams: it is
     locked whenever either side of it changes.
     """
 
     child: StreamView
-    columns: Callable[[FromClause, FromClause], Mapping[str, ColumnElement[Any]]]
+    columns: Callable[[Columns, Columns], Mapping[str, ColumnElement[Any]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

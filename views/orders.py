@@ -13,7 +13,6 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Computed,
-    FromClause,
     Index,
     Integer,
     Table,
@@ -26,6 +25,7 @@ from views import payments
 from views.model import (
     BUILD,
     CURRENCY,
+    Columns,
     Key,
     Money,
     MoneySum,
@@ -104,14 +104,14 @@ TABLE = Table(
 )
 
 
-def _from_payments(order: FromClause, payment: FromClause) -> Mapping[str, ColumnElement[Any]]:
-    same_currency = payment.c.currency == order.c.currency
-    counts = same_currency & payment.c.status.in_(("CAPTURED", "REFUNDED"))
+def _from_payments(order: Columns, payment: Columns) -> Mapping[str, ColumnElement[Any]]:
+    same_currency = payment.currency == order.currency
+    counts = same_currency & payment.status.in_(("CAPTURED", "REFUNDED"))
     return {
-        "paid": func.coalesce(func.sum(payment.c.amount).filter(counts), 0),
-        "refunded": func.coalesce(func.sum(payment.c.refunded_amount).filter(counts), 0),
+        "paid": func.coalesce(func.sum(payment.amount).filter(counts), 0),
+        "refunded": func.coalesce(func.sum(payment.refunded_amount).filter(counts), 0),
         "payment_count": func.count(),
-        "mismatched_payment_count": func.count().filter(payment.c.currency != order.c.currency),
+        "mismatched_payment_count": func.count().filter(payment.currency != order.currency),
     }
 
 

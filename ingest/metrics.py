@@ -69,6 +69,13 @@ class Metrics:
             "topic",
         )
     )
+    dead_letters_sent: Counter = field(
+        default_factory=lambda: _counter(
+            "viewkeeper_dead_letters_sent_total",
+            "Dead letters that the broker took for the topic <topic>.dlq.",
+            "topic",
+        )
+    )
     unlisted_symbols: Counter = field(
         default_factory=lambda: _counter(
             "viewkeeper_unlisted_symbols_total",

@@ -21,6 +21,7 @@ from ingest.errors import TransientError
 from ingest.form import form_of
 from ingest.health import ops_server
 from ingest.metrics import METRICS
+from ingest.outbox import Outbox
 from ingest.settings import IngestSettings
 from ingest.status import Status
 from ingest.store import Store
@@ -69,6 +70,7 @@ class _Parts:
     registry: Registry
     worker: Worker
     status: Status
+    outbox: Outbox
     watch: "_Watch" = field(init=False)
 
     def close(self) -> None:
@@ -129,7 +131,14 @@ def _parts(
         status=status,
         until=until,
     )
-    parts = _Parts(kafka, store, beside, registry, worker, status)
+    outbox = Outbox(
+        dsn,
+        session.owner,
+        producer_options=settings.admin_options(),
+        admin_options=settings.admin_options(),
+        may_create=settings.create_dead_letter_topics,
+    )
+    parts = _Parts(kafka, store, beside, registry, worker, status, outbox)
     parts.watch = _Watch(parts, stop)
     return parts
 
@@ -153,7 +162,7 @@ def _ready_to_start(parts: _Parts, stop: threading.Event) -> bool:
 def _loop(parts: _Parts, stop: threading.Event) -> None:
     _quiet_collector()
     parts.kafka.join()
-    with parts.watch:
+    with parts.watch, parts.outbox:
         while not stop.is_set() and not parts.worker.finished():
             parts.worker.step()
             parts.watch.hand_over()

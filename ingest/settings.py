@@ -70,6 +70,9 @@ class IngestSettings(BaseSettings):
     batch_rows: int = Field(10_000, ge=1, le=200_000, description="Most records in a transaction")
     batch_bytes: int = Field(16_000_000, ge=1_000, description="Most bytes in a transaction")
     batch_ms: int = Field(200, ge=0, description="How long a batch may wait to fill in a backlog")
+    create_dead_letter_topics: bool = Field(
+        default=True, description="Create <topic>.dlq where it is missing"
+    )
     allow_unsafe_database: bool = Field(
         default=False, description="Accept a database that can lose commits that it acknowledged"
     )

@@ -1,0 +1,191 @@
+"""One log, one database, and workers on them, with everything in between that can break.
+
+What a fault test works with: it sends traffic, starts workers, does its harm, and at the end asks
+for the verdict. Stands apart from `field` because the soak and the fail-over bring other servers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+import psycopg
+
+from tests.faults.harness import chain
+from tests.faults.harness.bites import Bites
+from tests.faults.harness.judge import BUILD, Verdict, judge
+from tests.faults.harness.pgproxy import PgProxy
+from tests.faults.harness.producers import Ledger, Trickle, send
+from tests.faults.harness.registryfront import RegistryFront
+from tests.faults.harness.workers import SESSION_TIMEOUT_S, WorkerProcess
+from tests.faults.oracle import high_watermarks
+from tests.fixtures.contracts import SchemaIds
+from tests.fixtures.traffic import Record, Traffic
+from tests.fixtures.waiting import eventually
+from views import CATALOGUE
+
+HEALED_S: Final = SESSION_TIMEOUT_S + 30.0
+"""I8: lag 0 within session timeout + 30 s of healing."""
+Positions = Mapping[tuple[str, int], int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a ground lies."""
+
+    dsn: str
+    postgres_port: int
+    bootstrap: str
+    registry_url: str
+    ids: SchemaIds
+    group: str
+
+
+class Ground:
+    """Used as a context: leaving it kills its workers and closes its proxies."""
+
+    def __init__(
+        self,
+        place: Place,
+        folder: Path,
+        bites: Bites,
+        *,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        self.place = place
+        self.bites = bites
+        self.ledger = Ledger()
+        self.proxy = PgProxy(place.postgres_port, bites)
+        self.registry = RegistryFront(place.registry_url, bites)
+        self.workers: list[WorkerProcess] = []
+        self._folder = folder
+        self._settings = dict(settings or {})
+        self._at_end = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._at_end.enter_context(self.proxy)
+        self._at_end.enter_context(self.registry)
+        chain.install(self.place.dsn, BUILD)
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        for worker in self.workers:
+            worker.kill()
+        self._at_end.close()
+
+    # Traffic.
+
+    def traffic(
+        self, orders: int, *, seed: int = 1, prefix: str = "order", **shares: Any
+    ) -> Iterator[Record]:
+        """Hostile traffic of so many orders: about seven records of each."""
+        return iter(Traffic(seed=seed, orders=orders, ids=self.place.ids, prefix=prefix, **shares))
+
+    def send(self, records: Iterable[Record]) -> None:
+        """Send records and wait until each is acknowledged."""
+        send(self.place.bootstrap, records, self.ledger)
+
+    def trickle(self, records: Iterable[Record], *, per_s: int = 200) -> Trickle:
+        """Send records at a steady pace until it is stopped."""
+        trickle = Trickle(self.place.bootstrap, records, self.ledger, per_s=per_s)
+        self._at_end.callback(trickle.stop)
+        return trickle
+
+    # Workers.
+
+    def worker(self, **settings: str) -> WorkerProcess:
+        """Start another worker; settings by their names without `VIEWKEEPER_`."""
+        worker = WorkerProcess(
+            f"{len(self.workers) + 1}",
+            self._folder,
+            {
+                "VIEWKEEPER_DATABASE_URL": self.proxy.through(self.place.dsn),
+                "VIEWKEEPER_KAFKA_BOOTSTRAP_SERVERS": self.place.bootstrap,
+                "VIEWKEEPER_SCHEMA_REGISTRY_URL": self.registry.url,
+                "VIEWKEEPER_GROUP_ID": self.place.group,
+                **self._settings,
+                **{f"VIEWKEEPER_{name}": value for name, value in settings.items()},
+            },
+        )
+        self.workers.append(worker)
+        worker.start()
+        return worker
+
+    def alive(self) -> list[WorkerProcess]:
+        """The workers whose process exists."""
+        return [worker for worker in self.workers if worker.process.running]
+
+    # What the database says.
+
+    def ask(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """One query, directly at the server."""
+        with psycopg.connect(self.place.dsn, autocommit=True) as connection:
+            return connection.execute(query.encode(), values).fetchall()
+
+    def positions(self) -> dict[tuple[str, int], int]:
+        """The next offset of each partition."""
+        rows = self.ask(f"SELECT topic, partition, next_offset FROM {BUILD}.positions")
+        return {(topic, partition): offset for topic, partition, offset in rows}
+
+    def owners(self) -> dict[tuple[str, int], str]:
+        """Who drew the newest epoch of each partition."""
+        rows = self.ask(f"SELECT topic, partition, owner FROM {BUILD}.positions WHERE owner <> ''")
+        return {(topic, partition): owner for topic, partition, owner in rows}
+
+    def owned_by(self, worker: WorkerProcess) -> set[tuple[str, int]]:
+        """The partitions whose newest epoch a worker drew."""
+        return {partition for partition, owner in self.owners().items() if owner == worker.owner}
+
+    def links(self) -> list[chain.Link]:
+        """Every change of a position so far."""
+        return chain.read(self.place.dsn)
+
+    # Waiting.
+
+    def wait_for_share(self, *workers: WorkerProcess, timeout_s: float = 60.0) -> None:
+        """Return when each of the workers owns partitions, and they together all of them."""
+
+        def shared() -> bool:
+            owners = self.owners()
+            partitions = len(high_watermarks(self.place.bootstrap, CATALOGUE.topics))
+            return len(owners) == partitions and set(owners.values()) == {w.owner for w in workers}
+
+        eventually(shared, timeout_s, "the workers share all partitions")
+
+    def wait_for_progress(self, events: int = 1, timeout_s: float = HEALED_S) -> None:
+        """Return when the positions have moved by so many offsets."""
+        before = sum(self.positions().values())
+        eventually(
+            lambda: sum(self.positions().values()) >= before + events,
+            timeout_s,
+            f"{events} more offsets are in",
+        )
+
+    def wait_until_in(self, timeout_s: float = HEALED_S) -> None:
+        """Return when everything that the log holds now is in."""
+        ends = high_watermarks(self.place.bootstrap, CATALOGUE.topics)
+        eventually(lambda: not self._behind(ends), timeout_s, "every partition is at its end")
+
+    def _behind(self, ends: Positions) -> Positions:
+        positions = self.positions()
+        return {p: end for p, end in ends.items() if positions.get(p, 0) < end}
+
+    # The verdict.
+
+    def verdict(self) -> Verdict:
+        """What is wrong, once everything is in."""
+        return judge(
+            dsn=self.place.dsn,
+            bootstrap=self.place.bootstrap,
+            registry_url=self.place.registry_url,
+            ledger=self.ledger,
+        )
+
+    def must_be_right(self, timeout_s: float = HEALED_S) -> None:
+        """Everything gets in, and nothing is wrong."""
+        self.wait_until_in(timeout_s)
+        verdict = self.verdict()
+        assert verdict.anomalies == 0, str(verdict)

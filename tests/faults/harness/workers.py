@@ -1,0 +1,128 @@
+"""Worker processes to be killed, frozen and woken: `viewkeeper ingest` as its users run it.
+
+Stands apart because it knows how a worker is started and asked, and nothing of what it works on.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from dev.ports import LOOPBACK, free_port
+from dev.process import OwnedProcess, Program
+from tests.fixtures.waiting import eventually
+
+SESSION_TIMEOUT_S: Final = 2.0
+"""Short, so that a frozen owner is replaced within a few seconds."""
+QUICK: Final = {
+    "VIEWKEEPER_KAFKA_SESSION_TIMEOUT_MS": str(int(SESSION_TIMEOUT_S * 1000)),
+    "VIEWKEEPER_KAFKA_HEARTBEAT_INTERVAL_MS": "300",
+    "VIEWKEEPER_KAFKA_RECONNECT_BACKOFF_MAX_MS": "500",
+    "VIEWKEEPER_BATCH_ROWS": "50",
+    "VIEWKEEPER_BATCH_MS": "50",
+}
+START_TIMEOUT_S: Final = 40.0
+_STOP_TIMEOUT_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What a process holds of the machine."""
+
+    resident_kb: int
+    open_files: int
+
+
+class WorkerProcess:
+    """One worker. It may be started again after it ended, under the same name."""
+
+    def __init__(self, name: str, folder: Path, environment: Mapping[str, str]) -> None:
+        self.name = name
+        self.ops_port = free_port()
+        program = Program(
+            name=f"worker {name}",
+            command=[str(Path(sys.executable).with_name("viewkeeper")), "ingest"],
+            cwd=folder,
+            environment={
+                **{k: v for k, v in os.environ.items() if not k.startswith("VIEWKEEPER_")},
+                **QUICK,
+                **environment,
+                "VIEWKEEPER_OPS_PORT": str(self.ops_port),
+            },
+        )
+        self.process = OwnedProcess(program, folder / f"{name}.log")
+
+    @property
+    def owner(self) -> str:
+        """How its rows in `positions` name it."""
+        return f"{socket.gethostname()}/{self.process.pid}"
+
+    @property
+    def log(self) -> str:
+        """Everything that it has said."""
+        return self.process.log_path.read_text("utf-8", errors="replace")
+
+    def start(self) -> None:
+        """Start; returns when its ops port answers."""
+        self.process.start()
+        self.process.wait_ready(
+            lambda: self._get("/healthz") is not None, timeout_s=START_TIMEOUT_S
+        )
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+
+    def freeze(self) -> None:
+        """SIGSTOP; returns when it is in state T."""
+        self.process.freeze()
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self.process.thaw()
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        self.process.request_stop()
+        return self.process.wait(_STOP_TIMEOUT_S)
+
+    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Return when `/readyz` says so."""
+        eventually(self.ready, timeout_s, f"worker {self.name} is ready")
+
+    def ready(self) -> bool:
+        """Whether it says that it is ready, now."""
+        return self._get("/readyz") is not None
+
+    def count(self, metric: str) -> float:
+        """A counter of its metrics page, its labels summed; 0 where it does not answer."""
+        page = self._get("/metrics") or ""
+        return sum(
+            float(line.rsplit(" ", 1)[1])
+            for line in page.splitlines()
+            if line.startswith((f"{metric} ", f"{metric}{{"))
+        )
+
+    def use(self) -> Use:
+        """Memory and open files, from the process table."""
+        home = Path(f"/proc/{self.process.pid}")
+        resident = next(
+            line for line in (home / "status").read_text().splitlines() if line.startswith("VmRSS")
+        )
+        return Use(int(resident.split()[1]), sum(1 for _ in (home / "fd").iterdir()))
+
+    def _get(self, path: str) -> str | None:
+        try:
+            with urllib.request.urlopen(
+                f"http://{LOOPBACK}:{self.ops_port}{path}", timeout=2
+            ) as answer:
+                return str(answer.read().decode())
+        except (urllib.error.URLError, OSError):
+            return None

@@ -170,6 +170,8 @@ class Decoder:
 
     def _learn(self, schema_ids: set[int], *, afresh: bool = False) -> None:
         """Get the writer schemas of these ids; the ids of a batch share one grace."""
+        if afresh:
+            self._learn_late(schema_ids)
         now = time.monotonic()
         wanted = {
             i
@@ -185,6 +187,13 @@ class Decoder:
                 kept_until = time.monotonic() + UNKNOWN_KEPT_S
                 self._unknown_until.update(dict.fromkeys(wanted, kept_until))
                 return
+
+    def _learn_late(self, schema_ids: set[int]) -> None:
+        """Ask once more, without a grace, for ids that were unknown a while ago: somebody may have
+        registered them since, and has resumed the partition that was stopped for them."""
+        for schema_id in schema_ids & self._unknown_until.keys():
+            if self._fetch(schema_id):
+                del self._unknown_until[schema_id]
 
     def _fetch(self, schema_id: int) -> bool:
         try:

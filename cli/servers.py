@@ -3,10 +3,13 @@
 from typing import Annotated
 
 import typer
+from confluent_kafka.admin import AdminClient
 
 from cli.misuse import CommandError
+from cli.settings import KafkaSettings
 from cli.terminal import OUT, answer, say
 from dev import background
+from dev.system import create_topics
 
 app = typer.Typer(no_args_is_help=True, help="PostgreSQL, Kafka and a registry without Docker.")
 
@@ -50,3 +53,11 @@ def env() -> None:
     except background.NotUpError as error:
         raise CommandError(str(error)) from error
     OUT.print(lines, end="", markup=False, soft_wrap=True)
+
+
+@app.command()
+def topics() -> None:
+    """Create the catalogue's topics that the broker of the settings lacks, kept for ever."""
+    options = KafkaSettings.model_validate({}).client_options()
+    made = create_topics(AdminClient({"log_level": "0", **options}))
+    answer(f"created: {', '.join(made)}" if made else "every topic is there")

@@ -239,10 +239,18 @@ def observe(
 ) -> None:
     """Note the ends of owned partitions, and how fresh the ones are that have reached theirs.
 
-    A partition that was taken over meanwhile is left alone: its epoch is not ours.
+    FencedError: a partition has a newer owner, or a swap has retired the build. It is how a worker
+    learns of either while there is nothing to write.
     """
     with session.transaction() as connection:
         note_ends(connection, session.build, ends, epochs)
+        rows = connection.execute(
+            f"SELECT topic, partition, owner_epoch FROM {session.build}.positions"
+        )
+        drawn = {(topic, partition): epoch for topic, partition, epoch in rows}
+        lost = tuple(p for p in sorted(ends) if drawn.get(p) != epochs.get(p))
+        if lost:
+            raise FencedError(lost)
 
 
 def note_ends(

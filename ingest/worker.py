@@ -363,6 +363,7 @@ class Worker:
             self._note = self._store.observe(ends, self._epochs(ends))
 
     def _note_under_way(self) -> bool:
+        """Whether a note of ends is being written, or has just told that we are fenced."""
         if self._note is None:
             return False
         if not self._note.done():
@@ -370,6 +371,9 @@ class Worker:
         note, self._note = self._note, None
         try:
             note.result()
+        except FencedError as error:
+            self._fenced(error)
+            return True
         except TransientError:
             self._start_over()
             raise
@@ -624,6 +628,10 @@ class Worker:
         except FencedError as error:
             self._fenced(error)
             return
+        except TransientError:
+            # The next connection may be to a standby that lacks our last commits: ask every row.
+            self._start_over()
+            raise
         for partition, claimed in claims.items():
             self._to_claim.pop(partition, None)
             self._start(partition, claimed)

@@ -72,28 +72,15 @@ class Log:
         if first is None:
             return []
         messages = [first, *self._consumer.consume(limit - 1, 0)] if limit > 1 else [first]
-        return [record for message in messages if (record := self._record(message)) is not None]
+        if any(message.error() is not None for message in messages):
+            messages = [message for message in messages if not self._is_problem(message)]
+        return [_record(message) for message in messages]
 
-    def _record(self, message: Message) -> Record | None:
+    def _is_problem(self, message: Message) -> bool:
         error = message.error()
         if error is not None:
             self._problem(message, error)
-            return None
-        topic, partition, offset = message.topic(), message.partition(), message.offset()
-        assert topic is not None
-        assert partition is not None
-        assert offset is not None
-        epoch = message.leader_epoch()
-        return Record(
-            topic,
-            partition,
-            offset,
-            message.key(),
-            message.value(),
-            tuple(_headers(message.headers())),
-            message.timestamp()[1],
-            -1 if epoch is None else epoch,
-        )
+        return error is not None
 
     def _problem(self, message: Message, error: KafkaError) -> None:
         topic, partition = message.topic(), message.partition()
@@ -227,6 +214,24 @@ class Log:
         going = set(_names(partitions)) & self._started
         self._consumer.incremental_unassign([TopicPartition(t, p) for t, p in sorted(going)])
         self._started -= going
+
+
+def _record(message: Message) -> Record:
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    assert topic is not None
+    assert partition is not None
+    assert offset is not None
+    headers, epoch = message.headers(), message.leader_epoch()
+    return Record(
+        topic,
+        partition,
+        offset,
+        message.key(),
+        message.value(),
+        tuple(_headers(headers)) if headers else (),
+        message.timestamp()[1],
+        -1 if epoch is None else epoch,
+    )
 
 
 def _headers(given: Any) -> Iterable[tuple[str, bytes | None]]:

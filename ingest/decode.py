@@ -121,13 +121,19 @@ class Decoder:
         schema than before.
         """
         items: list[Item | None] = [None] * len(records)
-        framed: dict[tuple[str, int], list[int]] = {}
+        headers: dict[tuple[str, bytes], list[int]] = {}
         for at, record in enumerate(records):
-            item = self._without_body(record)
-            if item is not None:
-                items[at] = item
-            else:
-                framed.setdefault((record.topic, _schema_id(record)), []).append(at)
+            key, value = record.key, record.value
+            if key is None or value is None or not _plainly_framed(key, value):
+                items[at] = item = self._without_body(record)
+                if item is not None:
+                    continue
+            assert value is not None
+            headers.setdefault((record.topic, value[:HEADER_BYTES]), []).append(at)
+        framed = {
+            (topic, int.from_bytes(header[1:])): places
+            for (topic, header), places in headers.items()
+        }
         self._learn({schema_id for _topic, schema_id in framed})
         self._read_all(records, framed, items, attempt=1)
         return [item for item in items if item is not None]
@@ -273,6 +279,17 @@ _CURABLE = {
     Reason.INCOMPATIBLE_SCHEMA,
 }
 """Faults that another schema would cure. The others are in the event itself."""
+
+
+def _plainly_framed(key: bytes, value: bytes) -> bool:
+    """Whether nothing is wrong before the body; a no is looked at more closely."""
+    return (
+        len(value) >= HEADER_BYTES
+        and not value[0]
+        and len(key) <= MAX_KEY_BYTES
+        and key.isascii()
+        and b"\0" not in key
+    )
 
 
 def _has_id(record: Record) -> bool:

@@ -52,6 +52,8 @@ REVOKE_BUDGET_S = 20.0
 """How long a revoke waits for the batch that is being written."""
 REFUSED_AGAIN_S = 5.0
 """How often it is looked whether a partition may be read after all: an operator mended it."""
+_FAR = 1 << 63
+"""Behind every offset."""
 _BACKOFF_FIRST_S, _BACKOFF_MOST_S = 0.1, 5.0
 
 
@@ -300,7 +302,7 @@ class Worker:
         limit = min(room, READ_AT_ONCE)
         records = self._kafka.poll(limit, self._poll_timeout_s())
         self._drained = len(records) < limit
-        self._take([record for record in records if self._wanted(record)])
+        self._take(self._wanted(records))
 
     def _poll_timeout_s(self) -> float:
         if self._gather.items:
@@ -315,15 +317,24 @@ class Worker:
             _wait(self._write[0], IDLE_POLL_S)
         if self._write is None or not self._write[0].done():
             # Polling keeps the membership. Pausing would throw away what was fetched ahead.
-            self._take([r for r in self._kafka.poll(1, 0.0) if self._wanted(r)])
+            self._take(self._wanted(self._kafka.poll(1, 0.0)))
 
-    def _wanted(self, record: Record) -> bool:
-        """Whether a record is the next of an owned partition, and not behind the end to stop at."""
-        partition = (record.topic, record.partition)
-        owned = self._owned.get(partition)
-        if owned is None or record.offset < owned.read_to or partition in self._paused:
-            return False
-        return self._until is None or record.offset < self._until.get(partition, 0)
+    def _wanted(self, records: list[Record]) -> list[Record]:
+        """The records of owned partitions that were not read before and are not behind the end."""
+        bounds = {
+            partition: (owned.read_to, self._last_wanted(partition))
+            for partition, owned in self._owned.items()
+            if partition not in self._paused
+        }
+        return [
+            record
+            for record in records
+            if (bound := bounds.get((record.topic, record.partition))) is not None
+            and bound[0] <= record.offset < bound[1]
+        ]
+
+    def _last_wanted(self, partition: Partition) -> int:
+        return _FAR if self._until is None else self._until.get(partition, 0)
 
     def _take(self, records: list[Record]) -> None:
         """Decode records into the gather. What can't be decoded now is kept and tried again."""
@@ -335,17 +346,21 @@ class Worker:
         gather = self._gather
         if not gather.items:
             gather.since_s = self._clock()
-        for item in items:
-            record = item.record
-            owned = self._owned[record.topic, record.partition]
-            fault = self._condemned.get((record.topic, record.partition, record.offset))
-            if fault is not None:
-                item = Dead(record, fault, None, 1)
-            elif owned.letters:
-                item = as_recorded(item, owned.letters)
-            gather.items.append(item)
-            gather.size_bytes += len(record.value or b"") + len(record.key or b"")
-            owned.read_to = record.offset + 1
+        if self._condemned or any(owned.letters for owned in self._owned.values()):
+            items = [self._judged(item) for item in items]
+        gather.items += items
+        gather.size_bytes += sum(len(r.value or b"") + len(r.key or b"") for r in records)
+        for partition, offset in {(r.topic, r.partition): r.offset for r in records}.items():
+            self._owned[partition].read_to = offset + 1
+
+    def _judged(self, item: Item) -> Item:
+        """An item as what was found out before about its record makes it."""
+        record = item.record
+        fault = self._condemned.get((record.topic, record.partition, record.offset))
+        if fault is not None:
+            return Dead(record, fault, None, 1)
+        letters = self._owned[record.topic, record.partition].letters
+        return as_recorded(item, letters) if letters else item
 
     # Fold and write.
 
@@ -715,7 +730,7 @@ class Worker:
 
     def _take_during_outage(self, records: list[Record]) -> None:
         """A record that was fetched before its partition was held back waits with the others."""
-        self._undecoded += [record for record in records if self._wanted(record)]
+        self._undecoded += self._wanted(records)
 
 
 def _is_behind(item: Item, stops: Mapping[Partition, Stop]) -> bool:

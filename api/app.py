@@ -20,9 +20,11 @@ from api.http import respond
 from api.metrics import CONTENT_TYPE, Metrics
 from api.observe import Observed
 from api.page import PageSizes
-from api.read import RETRY_AFTER_S, Observe, Reader, ReaderOptions, ignore
+from api.position import Consistency
+from api.read import RETRY_AFTER_S, Observe, Reader, ReaderOptions, Snapshot, ignore
 from api.schema import SCHEMA, TYPES, sdl
 from api.settings import ApiSettings
+from api.waiting import Movements
 from views import CATALOGUE
 
 _log = structlog.get_logger(__name__)
@@ -35,6 +37,7 @@ class Service:
     settings: ApiSettings
     reader: Reader
     executor: Executor
+    movements: Movements
     metrics: Metrics
 
 
@@ -50,9 +53,11 @@ def create_app(settings: ApiSettings, *, observe: Observe = ignore) -> Starlette
         if settings.reads_as_owner:
             _log.warning("reading with the owner's login: set VIEWKEEPER_API_DATABASE_URL")
         await service.reader.open()
+        await service.movements.start()
         try:
             yield
         finally:
+            await service.movements.stop()
             await service.reader.close()
 
     app = Starlette(
@@ -83,6 +88,7 @@ def _service(settings: ApiSettings, observe: Observe) -> Service:
         ),
         observe=observe,
     )
+    movements = Movements(settings.notify_dsn, lambda: reader.read(_standing))
     schema = graphql_schema()
     executor = Executor(
         schema,
@@ -91,8 +97,19 @@ def _service(settings: ApiSettings, observe: Observe) -> Service:
         topics=CATALOGUE.topics,
         sizes=PageSizes(settings.api_page_default, settings.api_page_most),
         count_cap=settings.api_count_cap,
+        movements=movements,
     )
-    return Service(settings=settings, reader=reader, executor=executor, metrics=metrics)
+    return Service(
+        settings=settings,
+        reader=reader,
+        executor=executor,
+        movements=movements,
+        metrics=metrics,
+    )
+
+
+async def _standing(snapshot: Snapshot) -> Consistency:
+    return snapshot.consistency
 
 
 def graphql_schema() -> GraphQLSchema:

@@ -27,6 +27,7 @@ from api.page import PageSizes
 from api.position import Consistency, Requirement, require, requirement_of
 from api.read import Reader, Snapshot
 from api.scalars import date_time_text
+from api.waiting import Movements
 
 _log = structlog.get_logger(__name__)
 
@@ -40,6 +41,7 @@ class GraphQLRequest:
     operation_name: str | None = None
     at_least: str | None = None
     max_staleness_ms: int | None = None
+    timeout_ms: int | None = None
     only_query: bool = False
 
 
@@ -69,7 +71,9 @@ class Executor:
         topics: tuple[str, ...],
         sizes: PageSizes,
         count_cap: int,
+        movements: Movements,
     ) -> None:
+        self._movements = movements
         self._schema = schema
         self._reader = reader
         self._documents = documents
@@ -87,8 +91,12 @@ class Executor:
                 at_least=request.at_least,
                 max_staleness_ms=request.max_staleness_ms,
                 topics=self._topics,
+                timeout_ms=request.timeout_ms,
             )
-            return await self._run(operation, request, requirement=requirement, id_=request_id)
+            return await self._movements.until_there(
+                lambda: self._run(operation, request, requirement=requirement, id_=request_id),
+                timeout_s=requirement.timeout_ms / 1000,
+            )
         except MethodError:
             raise
         except RefusedError as error:

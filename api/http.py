@@ -23,6 +23,9 @@ MAX_BODY_BYTES: Final = 100_000
 
 AT_LEAST_HEADER: Final = "viewkeeper-at-least"
 MAX_STALENESS_HEADER: Final = "viewkeeper-max-staleness-ms"
+TIMEOUT_HEADER: Final = "viewkeeper-timeout-ms"
+POSITION_HEADER: Final = "Viewkeeper-Position"
+LAG_HEADER: Final = "Viewkeeper-Lag-Ms"
 
 _STATUS: Final = {"UNAVAILABLE": 503, "STALE": 503, "TIMEOUT": 504, "INTERNAL_SERVER_ERROR": 500}
 _WHEN_PLAIN: Final = {"UNAVAILABLE": 503, "BAD_REQUEST": 400, "INTERNAL_SERVER_ERROR": 500}
@@ -66,9 +69,19 @@ def _bytes(
     return Response(
         orjson.dumps(answer.body),
         status_code=status,
-        headers={**(headers or {}), **retry},
+        headers={**(headers or {}), **retry, **_standing(answer)},
         media_type=f"{media_type}; charset=utf-8",
     )
+
+
+def _standing(answer: Answer) -> dict[str, str]:
+    """What the answer contains, for clients that read headers: beside data and beside `STALE`."""
+    consistency = answer.body.get("extensions", {}).get("consistency")
+    if answer.outcome == "STALE" and consistency is None:
+        consistency = answer.body["errors"][0]["extensions"]
+    told = consistency or {}
+    headers = {POSITION_HEADER: told.get("position"), LAG_HEADER: told.get("lagMs")}
+    return {name: str(value) for name, value in headers.items() if value is not None}
 
 
 def _status(answer: Answer, media_type: str) -> int:
@@ -158,22 +171,26 @@ def _from_parts(
     demands = _part(_part(parts, "extensions", dict) or {}, "consistency", dict) or {}
     at_least = _part(demands, "atLeast", str)
     staleness_ms = _part(demands, "maxStalenessMs", int)
+    timeout_ms = _part(demands, "timeoutMs", int)
     return GraphQLRequest(
         query=query,
         variables=_part(parts, "variables", dict),
         operation_name=_part(parts, "operationName", str) or None,
         at_least=headers.get(AT_LEAST_HEADER) if at_least is None else at_least,
-        max_staleness_ms=_staleness_ms(headers) if staleness_ms is None else staleness_ms,
+        max_staleness_ms=(
+            _number(headers, MAX_STALENESS_HEADER) if staleness_ms is None else staleness_ms
+        ),
+        timeout_ms=_number(headers, TIMEOUT_HEADER) if timeout_ms is None else timeout_ms,
         only_query=only_query,
     )
 
 
-def _staleness_ms(headers: Mapping[str, str]) -> int | None:
-    text = headers.get(MAX_STALENESS_HEADER)
+def _number(headers: Mapping[str, str], name: str) -> int | None:
+    text = headers.get(name)
     if text is None:
         return None
     if not (text.isascii() and text.isdigit()) or len(text) > 12:
-        raise BadRequestError("Viewkeeper-Max-Staleness-Ms must be a whole number.")
+        raise BadRequestError(f"{name.title()} must be a whole number.")
     return int(text)
 
 

@@ -7,7 +7,7 @@ and of every request that says what its answer must contain.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from api.errors import BadUserInputError, StaleError
 from views.positions import (
@@ -21,6 +21,8 @@ from views.positions import (
 FRESH: Final = timedelta(seconds=5)
 _INT_MAX: Final = 2**31 - 1
 RETRY_AFTER_MS: Final = 1000
+WAIT_MS: Final = 1000
+MAX_WAIT_MS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,16 +144,42 @@ class Requirement:
 
     at_least: PositionVector | None = None
     max_staleness_ms: int | None = None
+    timeout_ms: int = WAIT_MS
+
+
+class AheadError(StaleError):
+    """What was asked for lies ahead of the snapshot: waiting may help, until the time is up."""
+
+    def __init__(self, wanted: PositionVector, consistency: Consistency) -> None:
+        super().__init__(
+            "The views do not contain the position asked for yet.", **_standing(consistency)
+        )
+        self.wanted = wanted
+        self.consistency = consistency
+
+    def missing(self) -> dict[Partition, int]:
+        """Per partition the next offset that is not reached yet."""
+        there = self.consistency.vector.next_offsets
+        return {tp: n for tp, n in self.wanted.next_offsets.items() if there.get(tp, 0) < n}
 
 
 def requirement_of(
-    *, at_least: str | None, max_staleness_ms: int | None, topics: Sequence[str]
+    *,
+    at_least: str | None,
+    max_staleness_ms: int | None,
+    topics: Sequence[str],
+    timeout_ms: int | None = None,
 ) -> Requirement:
     """Read a request's demands. BadUserInputError: no position, or a topic that no stream names."""
     if max_staleness_ms is not None and max_staleness_ms < 0:
         raise BadUserInputError("maxStalenessMs: 0 or more")
-    vector = None if at_least is None else _vector(at_least, topics)
-    return Requirement(at_least=vector, max_staleness_ms=max_staleness_ms)
+    if timeout_ms is not None and not 0 <= timeout_ms <= MAX_WAIT_MS:
+        raise BadUserInputError(f"timeoutMs: 0 to {MAX_WAIT_MS}")
+    return Requirement(
+        at_least=None if at_least is None else _vector(at_least, topics),
+        max_staleness_ms=max_staleness_ms,
+        timeout_ms=WAIT_MS if timeout_ms is None else timeout_ms,
+    )
 
 
 def _vector(token: str, topics: Sequence[str]) -> PositionVector:
@@ -169,12 +197,12 @@ def require(requirement: Requirement, consistency: Consistency) -> None:
     """Return if the snapshot contains what is required.
 
     BadUserInputError: the position is of another generation (another cluster, a recreated topic).
-    StaleError: not yet, with the position and lag that the data have now.
+    AheadError: not yet. StaleError: not as fresh. Both say what the data contain instead.
     """
     if requirement.at_least is not None:
         _require_generation(requirement.at_least, consistency)
         if not consistency.vector.includes(requirement.at_least):
-            raise stale("The views do not contain the position asked for yet.", consistency)
+            raise AheadError(requirement.at_least, consistency)
     if requirement.max_staleness_ms is not None:
         lag_ms = consistency.lag_ms
         if lag_ms is None or lag_ms > requirement.max_staleness_ms:
@@ -193,9 +221,12 @@ def _require_generation(vector: PositionVector, consistency: Consistency) -> Non
 
 def stale(message: str, consistency: Consistency) -> StaleError:
     """The error that says what the data contain instead."""
-    return StaleError(
-        message,
-        position=consistency.token,
-        lagMs=consistency.lag_ms,
-        retryAfterMs=RETRY_AFTER_MS,
-    )
+    return StaleError(message, **_standing(consistency))
+
+
+def _standing(consistency: Consistency) -> dict[str, Any]:
+    return {
+        "position": consistency.token,
+        "lagMs": consistency.lag_ms,
+        "retryAfterMs": RETRY_AFTER_MS,
+    }

@@ -31,6 +31,9 @@ class ApiSettings(BaseSettings):
     database_url: Database | None = Field(
         None, description="The owner's login; read with only in dev and demo, with a warning"
     )
+    notify_database_url: Database | None = Field(
+        None, description="Where to LISTEN: past a transaction pooler, or a standby's primary"
+    )
     api_host: str = "127.0.0.1"
     api_port: int = Field(8000, ge=0, le=65535)
     api_connections: int = Field(10, ge=1, le=1000, description="Connections to the database")
@@ -64,6 +67,12 @@ class ApiSettings(BaseSettings):
         """Where the API reads."""
         url = self.api_database_url or self.database_url
         return url.get_secret_value() if url else ""
+
+    @property
+    def notify_dsn(self) -> str:
+        """Where the API listens."""
+        url = self.notify_database_url
+        return url.get_secret_value() if url else self.dsn
 
     @property
     def introspection(self) -> bool:

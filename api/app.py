@@ -90,12 +90,18 @@ def _service(settings: ApiSettings, observe: Observe) -> Service:
     )
     movements = Movements(settings.notify_dsn, lambda: reader.read(_standing))
     schema = graphql_schema()
+    sizes = PageSizes(settings.api_page_default, settings.api_page_most)
     executor = Executor(
         schema,
         reader,
-        documents=Documents(schema, introspection=settings.introspection),
+        documents=Documents(
+            schema,
+            introspection=settings.introspection,
+            limits=settings.limits,
+            sizes=sizes,
+        ),
         topics=CATALOGUE.topics,
-        sizes=PageSizes(settings.api_page_default, settings.api_page_most),
+        sizes=sizes,
         count_cap=settings.api_count_cap,
         movements=movements,
     )
@@ -122,7 +128,12 @@ async def _graphql(request: Request) -> Response:
     service: Service = request.app.state.service
     if service.settings.ide and ide.is_wanted(request):
         return ide.page()
-    response = await respond(request, service.executor, request_id=request.state.request_id)
+    response = await respond(
+        request,
+        service.executor,
+        request_id=request.state.request_id,
+        limits=service.settings.limits,
+    )
     answer: Answer = request.state.answer
     service.metrics.operations.labels(answer.outcome).inc()
     service.metrics.operation_statements.observe(answer.statements)

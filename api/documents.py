@@ -3,6 +3,7 @@
 Stands apart because everything in here happens before the database hears of a request.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -25,9 +26,9 @@ from graphql import (
 )
 
 from api.errors import with_code
+from api.limits import Costing, Limits, require_flat_variables, require_small
+from api.page import PageSizes
 
-MAX_BYTES: Final = 10_000
-MAX_TOKENS: Final = 2_000
 REMEMBERED: Final = 500
 _MAX_ERRORS: Final = 20
 
@@ -40,12 +41,13 @@ class RefusedError(Exception):
         self.errors = errors
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Operation:
-    """One operation of a valid document."""
+    """One operation of a valid document; the same object whenever it is asked for again."""
 
     document: DocumentNode
     definition: OperationDefinitionNode
+    costing: Costing
 
     @property
     def name(self) -> str | None:
@@ -71,39 +73,63 @@ class Operation:
 class Documents:
     """Parses and validates, with a bounded memory."""
 
-    def __init__(self, schema: GraphQLSchema, *, introspection: bool) -> None:
+    def __init__(
+        self,
+        schema: GraphQLSchema,
+        *,
+        introspection: bool,
+        limits: Limits,
+        sizes: PageSizes,
+    ) -> None:
         self._schema = schema
+        self._limits = limits
+        self._sizes = sizes
         hidden = () if introspection else (NoSchemaIntrospectionCustomRule,)
         self._rules = (*specified_rules, *hidden)
         self._parsed = lru_cache(REMEMBERED)(self._parse)
         self._valid = lru_cache(REMEMBERED)(self._validate)
+        self._named = lru_cache(REMEMBERED)(self._operation)
 
-    def operation(self, text: str, name: str | None, *, only_query: bool) -> Operation:
+    def operation(
+        self,
+        text: str,
+        name: str | None,
+        *,
+        only_query: bool,
+        variables: Mapping[str, Any] | None = None,
+    ) -> Operation:
         """The operation that a request names. RefusedError: it cannot be run, with all reasons.
 
-        MethodError: `only_query`, and the operation is something else.
+        MethodError: `only_query`, and the operation is something else. TooComplexError: a limit.
         """
-        if len(text.encode(errors="replace")) > MAX_BYTES:
-            raise RefusedError(
-                [refusal(f"The document is larger than {MAX_BYTES} bytes.", "BAD_REQUEST")]
-            )
-        document = self._parsed(text)
-        definition = _select(document, name)
+        most = self._limits.document_bytes
+        if len(text) > most or len(text.encode(errors="replace")) > most:
+            raise self._limits.refuse(f"The document is larger than {most} bytes.")
+        require_flat_variables(variables or {}, self._limits)
+        definition = _select(self._parsed(text), name)
         if only_query and definition.operation is not OperationType.QUERY:
             raise MethodError
         if errors := self._valid(text):
             raise RefusedError([*errors])
-        return Operation(document, definition)
+        operation = self._named(text, name)
+        operation.costing.require(variables or {}, self._limits)
+        return operation
+
+    def _operation(self, text: str, name: str | None) -> Operation:
+        document = self._parsed(text)
+        definition = _select(document, name)
+        costing = Costing(self._schema, document, definition, sizes=self._sizes)
+        return Operation(document, definition, costing)
 
     def _parse(self, text: str) -> DocumentNode:
         try:
-            return parse(text, max_tokens=MAX_TOKENS)
+            document = parse(text, max_tokens=self._limits.tokens)
         except GraphQLError as error:
             raise RefusedError([with_code(error, "GRAPHQL_PARSE_FAILED")]) from error
         except RecursionError as error:
-            raise RefusedError(
-                [refusal("The document is nested too deeply.", "GRAPHQL_PARSE_FAILED")]
-            ) from error
+            raise self._limits.refuse("The document is nested too deeply.") from error
+        require_small(document, self._limits)
+        return document
 
     def _validate(self, text: str) -> tuple[dict[str, Any], ...]:
         errors = validate(

@@ -86,6 +86,11 @@ def shown(error: GraphQLError, *, request_id: str) -> dict[str, Any]:
     }
 
 
+def refusal_of(error: ApiError) -> dict[str, Any]:
+    """An error without a place in the document, as the client sees it."""
+    return {"message": error.message, "extensions": dict(error.extensions or {})}
+
+
 def with_code(error: GraphQLError, code: str) -> dict[str, Any]:
     """An error that was found before execution, as the client sees it."""
     return {**error.formatted, "extensions": {**(error.extensions or {}), "code": code}}

@@ -18,6 +18,7 @@ from api.errors import (
     ApiError,
     BuildGoneError,
     cause_of,
+    refusal_of,
     shown,
     unexpected,
     with_code,
@@ -85,7 +86,10 @@ class Executor:
         """The answer to a request; never raises but for MethodError."""
         try:
             operation = self._documents.operation(
-                request.query, request.operation_name, only_query=request.only_query
+                request.query,
+                request.operation_name,
+                only_query=request.only_query,
+                variables=request.variables,
             )
             requirement = requirement_of(
                 at_least=request.at_least,
@@ -102,7 +106,7 @@ class Executor:
         except RefusedError as error:
             return refused(error.errors)
         except ApiError as error:
-            return refused([{"message": error.message, "extensions": dict(error.extensions or {})}])
+            return refused([refusal_of(error)])
         except Exception as error:  # noqa: BLE001 - the last line: nothing unexpected gets out
             _log.error("an operation failed", request_id=request_id, exc_info=error)
             return refused([shown(GraphQLError("", original_error=error), request_id=request_id)])

@@ -13,13 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.documents import MethodError, refusal
-from api.errors import BadRequestError
+from api.errors import BadRequestError, refusal_of
 from api.execute import Answer, Executor, GraphQLRequest, refused
+from api.limits import Limits
 from api.read import RETRY_AFTER_S
 
 MODERN: Final = "application/graphql-response+json"
 PLAIN: Final = "application/json"
-MAX_BODY_BYTES: Final = 100_000
 
 AT_LEAST_HEADER: Final = "viewkeeper-at-least"
 MAX_STALENESS_HEADER: Final = "viewkeeper-max-staleness-ms"
@@ -42,11 +42,13 @@ class _StatusError(Exception):
         self.headers = dict(headers or {})
 
 
-async def respond(request: Request, executor: Executor, *, request_id: str) -> Response:
+async def respond(
+    request: Request, executor: Executor, *, request_id: str, limits: Limits
+) -> Response:
     """The response to a request at /graphql."""
     try:
         media_type = _media_type(request.headers.get("accept"))
-        asked = await _asked(request)
+        asked = await _asked(request, most_bytes=limits.body_bytes)
         answer = await executor.run(asked, request_id=request_id)
     except _StatusError as error:
         answer = refused([refusal(error.message, "BAD_REQUEST")])
@@ -58,16 +60,26 @@ async def respond(request: Request, executor: Executor, *, request_id: str) -> R
         answer = refused([refusal("GET is for queries: send this by POST.", "BAD_REQUEST")])
         request.state.answer = answer
         return _bytes(answer, media_type, status=405, headers={"Allow": "POST"})
+    content = orjson.dumps(answer.body)
+    if len(content) > limits.result_bytes:
+        too_large = limits.refuse("The answer is larger than allowed. Ask for less.")
+        answer = refused([refusal_of(too_large)])
+        content = orjson.dumps(answer.body)
     request.state.answer = answer
-    return _bytes(answer, media_type, status=_status(answer, media_type))
+    return _bytes(answer, media_type, status=_status(answer, media_type), content=content)
 
 
 def _bytes(
-    answer: Answer, media_type: str, *, status: int, headers: Mapping[str, str] | None = None
+    answer: Answer,
+    media_type: str,
+    *,
+    status: int,
+    headers: Mapping[str, str] | None = None,
+    content: bytes | None = None,
 ) -> Response:
     retry = {"Retry-After": str(RETRY_AFTER_S)} if answer.outcome in _RETRIED else {}
     return Response(
-        orjson.dumps(answer.body),
+        orjson.dumps(answer.body) if content is None else content,
         status_code=status,
         headers={**(headers or {}), **retry, **_standing(answer)},
         media_type=f"{media_type}; charset=utf-8",
@@ -120,14 +132,14 @@ def _quality(parameters: list[str]) -> float:
     return 1.0
 
 
-async def _asked(request: Request) -> GraphQLRequest:
+async def _asked(request: Request, *, most_bytes: int) -> GraphQLRequest:
     if request.method == "GET":
         return _from_parts(_from_url(request), request.headers, only_query=True)
     if request.method != "POST":
         raise _StatusError(405, "Use POST, or GET for queries.", {"Allow": "GET, POST"})
     _require_json(request.headers.get("content-type", ""))
     try:
-        parts = orjson.loads(await _body(request))
+        parts = orjson.loads(await _body(request, most_bytes=most_bytes))
     except orjson.JSONDecodeError as error:
         raise BadRequestError("The body is not JSON.") from error
     if not isinstance(parts, dict):
@@ -135,12 +147,17 @@ async def _asked(request: Request) -> GraphQLRequest:
     return _from_parts(parts, request.headers, only_query=False)
 
 
-async def _body(request: Request) -> bytes:
+async def _body(request: Request, *, most_bytes: int) -> bytes:
+    told = request.headers.get("content-length", "")
+    length = int(told) if told.isascii() and told.isdigit() and len(told) < 16 else 0
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise _StatusError(413, f"The body is larger than {MAX_BODY_BYTES} bytes.")
+    if length <= most_bytes:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > most_bytes:
+                break
+    if max(length, len(body)) > most_bytes:
+        raise _StatusError(413, f"The body is larger than {most_bytes} bytes.")
     return body
 
 

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from api.limits import Limits
+
 
 def _postgresql(url: SecretStr) -> SecretStr:
     if not url.get_secret_value().startswith(("postgresql://", "postgres://")):
@@ -46,6 +48,15 @@ class ApiSettings(BaseSettings):
     api_page_default: int = Field(20, ge=1, description="Rows of a page when nobody says")
     api_page_most: int = Field(100, ge=1, description="Rows of a page at most")
     api_count_cap: int = Field(10_000, ge=0, description="Where totalCount stops counting")
+    api_max_document_bytes: int = Field(10_000, ge=1, description="Size of a GraphQL document")
+    api_max_tokens: int = Field(2_000, ge=1, le=20_000, description="Tokens of a document")
+    api_max_body_bytes: int = Field(100_000, ge=1, description="Size of a request's body")
+    api_max_depth: int = Field(10, ge=1, le=50, description="Fields inside fields")
+    api_max_aliases: int = Field(30, ge=0, description="Aliases, fragments put in place")
+    api_max_root_fields: int = Field(20, ge=1, description="Fields at the root")
+    api_max_directives: int = Field(50, ge=0, description="Directives, fragments put in place")
+    api_max_cost: int = Field(50_000, ge=1, description="Rows times fields of an operation")
+    api_max_result_bytes: int = Field(10_000_000, ge=1, description="Size of an answer")
     api_introspection: bool | None = Field(None, description="Default: only in dev and demo")
     api_ide: bool | None = Field(None, description="GraphiQL at /graphql; default: only in demo")
 
@@ -73,6 +84,21 @@ class ApiSettings(BaseSettings):
         """Where the API listens."""
         url = self.notify_database_url
         return url.get_secret_value() if url else self.dsn
+
+    @property
+    def limits(self) -> Limits:
+        """What an operation may ask for."""
+        return Limits(
+            document_bytes=self.api_max_document_bytes,
+            tokens=self.api_max_tokens,
+            body_bytes=self.api_max_body_bytes,
+            depth=self.api_max_depth,
+            aliases=self.api_max_aliases,
+            root_fields=self.api_max_root_fields,
+            directives=self.api_max_directives,
+            cost=self.api_max_cost,
+            result_bytes=self.api_max_result_bytes,
+        )
 
     @property
     def introspection(self) -> bool:

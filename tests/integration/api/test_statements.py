@@ -34,7 +34,7 @@ def test_deep_relations_cost_statements_by_level_and_not_by_row(
 ) -> None:
     stock(database.dsn, busy_shop(orders=200))
     api.data("{ position { token } }")
-    few, many = _counted(api, DEEP, first=3), _counted(api, DEEP, first=100)
+    few, many = _counted(api, DEEP, first=3), _counted(api, DEEP, first=20)
     assert few == many == 9
 
 

@@ -483,9 +483,10 @@ def _read(
 ) -> Iterable[tuple[int, Item]]:
     for chunk in _chunks(records, places) if reader.joined else ([at] for at in places):
         found = list(_sound_values(reader, records, chunk))
-        for at, values in found:
-            if not isinstance(values, Fault) and reader.unlisted(values):
-                on_unlisted(records[at].topic)
+        if reader.unlisted is not _never:
+            for at, values in found:
+                if not isinstance(values, Fault) and reader.unlisted(values):
+                    on_unlisted(records[at].topic)
         yield from _settled(reader, records, found, attempt)
 
 

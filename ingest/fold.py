@@ -48,22 +48,26 @@ class Advance:
 class Changes:
     """The events of one view in a batch, by key, in the order read.
 
-    `key_width` columns of a row are its key, the next one its version.
+    `key_width` columns of a row are its key, the next one its version. The versions of a key rise
+    from event to event unless it is one of `irregular`.
     """
 
     key_width: int
     events: dict[Key, list[Event]] = field(default_factory=dict)
+    irregular: set[Key] = field(default_factory=set)
 
     def lowest_version(self, key: Key) -> int:
         """The lowest version among the events of a key."""
-        return min(int(event.row[self.key_width]) for event in self.events[key])
+        events, at = self.events[key], self.key_width
+        if key not in self.irregular:
+            return int(events[0].row[at])
+        return min(int(event.row[at]) for event in events)
 
     def winner(self, key: Key) -> Event:
         """The event that the row becomes: the first of the highest version."""
-        events = self.events[key]
-        if len(events) == 1:
-            return events[0]
-        at = self.key_width
+        events, at = self.events[key], self.key_width
+        if key not in self.irregular:
+            return events[-1]
         return max(events, key=lambda event: event.row[at])  # max keeps the first of equals
 
 
@@ -103,19 +107,20 @@ def fold(
         counters=defaultdict(_nothing, {partition: _nothing() for partition in advances}),
     )
     of_topic = {topic: folded.changes[name] for topic, (name, _width) in views.items()}
-    repeated: dict[tuple[str, Key], Changes] = {}
     for item in items:
         record = item.record
         counts = folded.counters[record.topic, record.partition]
         if isinstance(item, Event):
-            changes = of_topic[record.topic]
-            key = item.row[: changes.key_width]
+            changes, row = of_topic[record.topic], item.row
+            at = changes.key_width
+            key = row[:at]
             known = changes.events.get(key)
             if known is None:
                 changes.events[key] = [item]
             else:
+                if row[at] <= known[-1].row[at]:
+                    changes.irregular.add(key)
                 known.append(item)
-                repeated[record.topic, key] = changes
             counts[_APPLIED] += 1
         elif isinstance(item, Removal):
             _remove(folded.removals, item)
@@ -123,8 +128,9 @@ def fold(
         else:
             folded.dead.append(item)
             counts[_DEAD] += 1
-    for (_topic, key), changes in repeated.items():
-        _recount(folded, changes, key, None, before=[_APPLIED] * len(changes.events[key]))
+    for changes in folded.changes.values():
+        for key in changes.irregular:
+            _recount(folded, changes, key, None, before=[_APPLIED] * len(changes.events[key]))
     return folded
 
 

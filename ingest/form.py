@@ -21,6 +21,7 @@ PostgreSQL (2,704 bytes)."""
 
 _MICROS_MIN = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z
 _MICROS_MAX = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z
+_INT_MIN, _INT_MAX = -(1 << 31), (1 << 31) - 1
 _PRICES_KEPT = 20_000
 
 Row = tuple[Any, ...]
@@ -145,7 +146,7 @@ def _unscaled(value: bytes | str) -> int:
 
 
 def _int_32(value: int) -> int:
-    if not -(1 << 31) <= value < 1 << 31:
+    if not _INT_MIN <= value <= _INT_MAX:
         raise DeadRecordError(Fault(Reason.MALFORMED, "an int takes more than 32 bits"))
     return value
 
@@ -193,18 +194,28 @@ def _json_plain(schema: Any) -> Convert | None:
 
 def _json_record(schema: Any) -> Convert | None:
     made = {f["name"]: _json_value(f["type"]) for f in schema["fields"]}
-    converts = [(name, convert) for name, convert in made.items() if convert is not None]
-    if not converts:
+    ints = [name for name, convert in made.items() if convert is _int_32]
+    converts = [(name, c) for name, c in made.items() if c is not None and c is not _int_32]
+    if not made or not (ints or converts):
         return None
-    if len(converts) == 1:
-        ((only, convert_only),) = converts
-        return lambda record: {**record, only: convert_only(record[only])}
-    return lambda record: {**record, **{name: convert(record[name]) for name, convert in converts}}
+
+    def convert_record(record: Mapping[str, Any]) -> Mapping[str, Any]:
+        for name in ints:
+            if not _INT_MIN <= record[name] <= _INT_MAX:
+                _int_32(record[name])
+        if not converts:
+            return record
+        changed = dict(record)
+        for name, convert in converts:
+            changed[name] = convert(record[name])
+        return changed
+
+    return convert_record
 
 
 def _decimal_text(precision: int, scale: int) -> Convert:
     """Decimals as text, exactly. Prices repeat, so what was made of the last ones is kept."""
-    limit, unit = 10**precision, 10**scale
+    limit = 10**precision
     kept: dict[bytes | str, str] = {}
 
     def text(value: bytes | str) -> str:
@@ -216,8 +227,9 @@ def _decimal_text(precision: int, scale: int) -> Convert:
             raise DeadRecordError(
                 Fault(Reason.DECIMAL_OVERFLOW, f"a decimal has more than {precision} digits")
             )
-        whole, rest = divmod(abs(number), unit)
-        made = f"{'-' if number < 0 else ''}{whole}" + (f".{rest:0{scale}d}" if scale else "")
+        digits = str(abs(number)).zfill(scale + 1)
+        sign = "-" if number < 0 else ""
+        made = f"{sign}{digits[:-scale]}.{digits[-scale:]}" if scale else f"{sign}{digits}"
         if len(kept) >= _PRICES_KEPT:
             kept.clear()
         kept[value] = made

@@ -67,7 +67,7 @@ class IngestSettings(BaseSettings):
     group_instance_id: str | None = Field(None, description="Static membership of this worker")
     ops_host: str = "127.0.0.1"
     ops_port: int = Field(9464, ge=0, le=65535, description="Health and metrics; 0: any free port")
-    batch_rows: int = Field(10_000, ge=1, le=200_000, description="Most records in a transaction")
+    batch_rows: int = Field(20_000, ge=1, le=200_000, description="Most records in a transaction")
     batch_bytes: int = Field(16_000_000, ge=1_000, description="Most bytes in a transaction")
     batch_ms: int = Field(200, ge=0, description="How long a batch may wait to fill in a backlog")
     create_dead_letter_topics: bool = Field(

@@ -101,9 +101,8 @@ def stage(connection: Connection[Row], statements: Statements, folded: Folded) -
 
 
 def _staged_rows(changes: Changes) -> Iterable[Row]:
-    for key, events in changes.events.items():
+    for key in changes.events:
         event = changes.winner(key)
-        lowest = event.row[changes.key_width] if len(events) == 1 else changes.lowest_version(key)
         record = event.record
         yield (
             *event.row,
@@ -112,7 +111,7 @@ def _staged_rows(changes: Changes) -> Iterable[Row]:
             record.offset,
             event.schema_id,
             record.timestamp_ms,
-            lowest,
+            changes.lowest_version(key),
         )
 
 

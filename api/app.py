@@ -1,6 +1,6 @@
 """The API as a Starlette application: routes, and what lives as long as the process."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -8,15 +8,17 @@ import structlog
 from graphql import GraphQLSchema
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from api import ide
+from api.auth import Gate
 from api.documents import Documents
 from api.errors import ApiError
 from api.execute import Answer, Executor
-from api.http import respond
+from api.http import ALLOWED_HEADERS, EXPOSED_HEADERS, Endpoint, respond
 from api.metrics import CONTENT_TYPE, Metrics
 from api.observe import Observed
 from api.page import PageSizes
@@ -36,7 +38,7 @@ class Service:
 
     settings: ApiSettings
     reader: Reader
-    executor: Executor
+    endpoint: Endpoint
     movements: Movements
     metrics: Metrics
 
@@ -69,15 +71,31 @@ def create_app(settings: ApiSettings, *, observe: Observe = ignore) -> Starlette
             Route("/schema.graphql", _schema),
             *(ide.routes() if settings.ide else ()),
         ],
-        middleware=[Middleware(Observed, metrics=service.metrics)],
+        middleware=[Middleware(Observed, metrics=service.metrics), *_cors(settings.api_origins)],
         lifespan=lifespan,
     )
     app.state.service = service
     return app
 
 
+def _cors(origins: Sequence[str]) -> list[Middleware]:
+    if not origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=ALLOWED_HEADERS,
+            expose_headers=EXPOSED_HEADERS,
+            max_age=600,
+        )
+    ]
+
+
 def _service(settings: ApiSettings, observe: Observe) -> Service:
     metrics = Metrics()
+    rules = settings.token_rules
     reader = Reader(
         ReaderOptions(
             dsn=settings.dsn,
@@ -85,6 +103,7 @@ def _service(settings: ApiSettings, observe: Observe) -> Service:
             connections=settings.api_connections,
             acquire_timeout_s=settings.api_acquire_timeout_s,
             statement_timeout_s=settings.api_statement_timeout_s,
+            guarded=rules is not None,
         ),
         observe=observe,
     )
@@ -108,7 +127,12 @@ def _service(settings: ApiSettings, observe: Observe) -> Service:
     return Service(
         settings=settings,
         reader=reader,
-        executor=executor,
+        endpoint=Endpoint(
+            executor=executor,
+            limits=settings.limits,
+            gate=Gate(rules) if rules else None,
+            get_needs_preflight=settings.api_get_needs_preflight,
+        ),
         movements=movements,
         metrics=metrics,
     )
@@ -130,9 +154,8 @@ async def _graphql(request: Request) -> Response:
         return ide.page()
     response = await respond(
         request,
-        service.executor,
+        service.endpoint,
         request_id=request.state.request_id,
-        limits=service.settings.limits,
     )
     answer: Answer = request.state.answer
     service.metrics.operations.labels(answer.outcome).inc()

@@ -12,6 +12,7 @@ import structlog
 from graphql import ExecutionResult, GraphQLError, GraphQLSchema, execute
 
 from api.batches import Batches
+from api.callers import Caller
 from api.documents import Documents, MethodError, Operation, RefusedError
 from api.errors import (
     WHOLE_OPERATION,
@@ -44,6 +45,7 @@ class GraphQLRequest:
     max_staleness_ms: int | None = None
     timeout_ms: int | None = None
     only_query: bool = False
+    caller: Caller | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +132,7 @@ class Executor:
             result = await self._execute(operation, request, context=context)
             return _answer(operation, result, request_id=id_, snapshot=snapshot)
 
-        return await self._reader.read(work)
+        return await self._reader.read(work, caller=request.caller)
 
     async def _execute(
         self, operation: Operation, request: GraphQLRequest, *, context: Context | None

@@ -6,14 +6,16 @@ apart from execution, which knows no HTTP, and from the routes, which know nothi
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.auth import Gate
 from api.documents import MethodError, refusal
-from api.errors import BadRequestError, refusal_of
+from api.errors import ApiError, BadRequestError, refusal_of
 from api.execute import Answer, Executor, GraphQLRequest, refused
 from api.limits import Limits
 from api.read import RETRY_AFTER_S
@@ -27,8 +29,30 @@ TIMEOUT_HEADER: Final = "viewkeeper-timeout-ms"
 POSITION_HEADER: Final = "Viewkeeper-Position"
 LAG_HEADER: Final = "Viewkeeper-Lag-Ms"
 
-_STATUS: Final = {"UNAVAILABLE": 503, "STALE": 503, "TIMEOUT": 504, "INTERNAL_SERVER_ERROR": 500}
-_WHEN_PLAIN: Final = {"UNAVAILABLE": 503, "BAD_REQUEST": 400, "INTERNAL_SERVER_ERROR": 500}
+PREFLIGHT_HEADERS: Final = (
+    "viewkeeper-preflight",
+    "apollo-require-preflight",
+    "x-apollo-operation-name",
+    "authorization",
+)
+"""A browser asks the server before it lets a page of another origin send one of these."""
+
+ALLOWED_HEADERS: Final = (
+    *PREFLIGHT_HEADERS,
+    AT_LEAST_HEADER,
+    MAX_STALENESS_HEADER,
+    TIMEOUT_HEADER,
+    "content-type",
+    "if-none-match",
+    "x-request-id",
+    "traceparent",
+)
+EXPOSED_HEADERS: Final = (POSITION_HEADER, LAG_HEADER, "ETag", "Retry-After", "X-Request-Id")
+
+_EITHER_WAY: Final = {"UNAUTHENTICATED": 401, "UNAVAILABLE": 503, "INTERNAL_SERVER_ERROR": 500}
+_STATUS: Final = {**_EITHER_WAY, "STALE": 503, "TIMEOUT": 504}
+_WHEN_PLAIN: Final = {**_EITHER_WAY, "BAD_REQUEST": 400}
+_PRIVATE: Final = {"Cache-Control": "private, no-cache", "Vary": "Accept, Authorization"}
 _RETRIED: Final = ("UNAVAILABLE", "STALE")
 
 
@@ -42,20 +66,32 @@ class _StatusError(Exception):
         self.headers = dict(headers or {})
 
 
-async def respond(
-    request: Request, executor: Executor, *, request_id: str, limits: Limits
-) -> Response:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """What /graphql answers with, and whom. Without a gate everybody is let in."""
+
+    executor: Executor
+    limits: Limits
+    gate: Gate | None = None
+    get_needs_preflight: bool = True
+
+
+async def respond(request: Request, endpoint: Endpoint, *, request_id: str) -> Response:
     """The response to a request at /graphql."""
+    limits, media_type = endpoint.limits, PLAIN
     try:
         media_type = _media_type(request.headers.get("accept"))
-        asked = await _asked(request, most_bytes=limits.body_bytes)
-        answer = await executor.run(asked, request_id=request_id)
+        caller = None
+        if endpoint.gate is not None:
+            caller = (await endpoint.gate.known(request.headers.get("authorization"))).caller
+        asked = await _asked(request, endpoint)
+        answer = await endpoint.executor.run(replace(asked, caller=caller), request_id=request_id)
     except _StatusError as error:
         answer = refused([refusal(error.message, "BAD_REQUEST")])
         request.state.answer = answer
         return _bytes(answer, PLAIN, status=error.status, headers=error.headers)
-    except BadRequestError as error:
-        answer = refused([refusal(error.message, error.code)])
+    except ApiError as error:
+        answer = refused([refusal_of(error)])
     except MethodError:
         answer = refused([refusal("GET is for queries: send this by POST.", "BAD_REQUEST")])
         request.state.answer = answer
@@ -78,10 +114,11 @@ def _bytes(
     content: bytes | None = None,
 ) -> Response:
     retry = {"Retry-After": str(RETRY_AFTER_S)} if answer.outcome in _RETRIED else {}
+    who = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     return Response(
         orjson.dumps(answer.body) if content is None else content,
         status_code=status,
-        headers={**(headers or {}), **retry, **_standing(answer)},
+        headers={**_PRIVATE, **(headers or {}), **retry, **who, **_standing(answer)},
         media_type=f"{media_type}; charset=utf-8",
     )
 
@@ -132,19 +169,25 @@ def _quality(parameters: list[str]) -> float:
     return 1.0
 
 
-async def _asked(request: Request, *, most_bytes: int) -> GraphQLRequest:
+async def _asked(request: Request, endpoint: Endpoint) -> GraphQLRequest:
     if request.method == "GET":
+        if endpoint.get_needs_preflight and not _is_preflighted(request):
+            raise BadRequestError(f"A GET needs the header {PREFLIGHT_HEADERS[0]!r}; or use POST.")
         return _from_parts(_from_url(request), request.headers, only_query=True)
     if request.method != "POST":
         raise _StatusError(405, "Use POST, or GET for queries.", {"Allow": "GET, POST"})
     _require_json(request.headers.get("content-type", ""))
     try:
-        parts = orjson.loads(await _body(request, most_bytes=most_bytes))
+        parts = orjson.loads(await _body(request, most_bytes=endpoint.limits.body_bytes))
     except orjson.JSONDecodeError as error:
         raise BadRequestError("The body is not JSON.") from error
     if not isinstance(parts, dict):
         raise BadRequestError("The body must be one JSON object with a `query`.")
     return _from_parts(parts, request.headers, only_query=False)
+
+
+def _is_preflighted(request: Request) -> bool:
+    return any(name in request.headers for name in PREFLIGHT_HEADERS)
 
 
 async def _body(request: Request, *, most_bytes: int) -> bytes:

@@ -16,9 +16,11 @@ import structlog
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
+from api.callers import Caller
 from api.errors import BuildGoneError, TimedOutError, UnavailableError
 from api.position import Consistency, PartitionState, consistency_of
 from api.sql import Sql, name
+from views.ddl import CLAIM, CUSTOMER
 
 T = TypeVar("T")
 Observe = Callable[[str], None]
@@ -37,6 +39,7 @@ SELECT b.name AS build, b.change_counter, statement_timestamp() AS read_at,
 FROM ingest.builds AS b LEFT JOIN {build}.positions AS p ON true
 WHERE b.state = 'live'
 """
+_CALLER: Final = "SELECT set_config('role', %s, true), set_config(%s, %s, true)"
 _VIEWS_KNOWN: Final = """
 SELECT v.view FROM ingest.builds AS b JOIN ingest.build_views AS v USING (number)
 WHERE b.state = 'live'
@@ -54,6 +57,8 @@ class ReaderOptions:
     connections: int = 10
     acquire_timeout_s: float = 1.0
     statement_timeout_s: float = 5.0
+    guarded: bool = False
+    """Sessions begin as a customer without an id: who sets no caller sees no row."""
 
 
 def ignore(_: str) -> None:
@@ -124,14 +129,18 @@ class Reader:
         """Give all connections back."""
         await self._pool.close()
 
-    async def read(self, work: Callable[[Snapshot], Awaitable[T]]) -> T:
+    async def read(
+        self, work: Callable[[Snapshot], Awaitable[T]], *, caller: Caller | None = None
+    ) -> T:
         """Do the work in one snapshot; from the start again if its build or connection went away.
+
+        With a caller, the database shows what that one may see, until the transaction ends.
 
         UnavailableError: the database cannot be read within a second or so.
         """
         for _ in range(_ATTEMPTS):
             try:
-                return await self._once(work)
+                return await self._once(work, caller)
             except BuildGoneError as error:
                 _log.info("an operation is run again", reason=str(error))
                 self._build = None
@@ -148,19 +157,19 @@ class Reader:
 
         return await self.read(work)
 
-    async def _once(self, work: Callable[[Snapshot], Awaitable[T]]) -> T:
+    async def _once(self, work: Callable[[Snapshot], Awaitable[T]], caller: Caller | None) -> T:
         try:
             async with self._pool.connection() as connection:
-                return await work(await self._snapshot(connection))
+                return await work(await self._snapshot(connection, caller))
         except (PoolTimeout, TooManyRequests) as error:
             raise UnavailableError(_AWAY) from error
         except psycopg.Error as error:
             raise meaning_of(error) from error
 
-    async def _snapshot(self, connection: Connection) -> Snapshot:
+    async def _snapshot(self, connection: Connection, caller: Caller | None) -> Snapshot:
         try:
             build = self._build or await self._live_build(connection)
-            rows = await self._select(connection, _STANDING.format(build=name(build)))
+            rows = await self._standing(connection, build, caller)
         except psycopg.OperationalError as error:
             if connection.closed:
                 raise _LostError from error
@@ -171,6 +180,17 @@ class Reader:
             raise BuildGoneError(build)
         self._build = build
         return Snapshot(connection, _consistency(rows, self._options.topics), self._observe)
+
+    async def _standing(
+        self, connection: Connection, build: str, caller: Caller | None
+    ) -> list[dict[str, Any]]:
+        statement = _STANDING.format(build=name(build))
+        if caller is None:
+            return await self._select(connection, statement)
+        # A statement of its own: set inside the one that reads, it would come too late.
+        async with connection.pipeline():
+            await connection.execute(_CALLER, (caller.database_role, CLAIM, caller.customer_id))
+            return await self._select(connection, statement)
 
     async def _live_build(self, connection: Connection) -> str:
         rows = await self._select(connection, _LIVE)
@@ -227,6 +247,7 @@ def _session_options(options: ReaderOptions) -> str:
         "statement_timeout": timeout_ms,
         "idle_in_transaction_session_timeout": timeout_ms * 4,
         "TimeZone": "UTC",
+        **({"role": CUSTOMER} if options.guarded else {}),
     }
     return " ".join(f"-c {setting}={value}" for setting, value in settings.items())
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from api.auth import MIN_SECRET_BYTES, TokenRules
 from api.limits import Limits
 
 
@@ -57,6 +58,24 @@ class ApiSettings(BaseSettings):
     api_max_directives: int = Field(50, ge=0, description="Directives, fragments put in place")
     api_max_cost: int = Field(50_000, ge=1, description="Rows times fields of an operation")
     api_max_result_bytes: int = Field(10_000_000, ge=1, description="Size of an answer")
+    api_jwt_secret: SecretStr | None = Field(
+        None, description="Callers need a token signed with it, HS256; at least 32 bytes"
+    )
+    api_jwks_url: str | None = Field(
+        None, description="Callers need a token signed with a key from there, RS256"
+    )
+    api_jwt_audience: str | None = Field(None, description="`aud` of good tokens")
+    api_jwt_issuer: str | None = Field(None, description="`iss` of good tokens")
+    api_jwt_leeway_s: int = Field(10, ge=0, le=300, description="How wrong clocks may go")
+    api_jwt_role_claim: str = Field("role", description="The claim: operator or customer")
+    api_jwt_customer_claim: str = Field("customer_id", description="The claim: which customer")
+    api_origins: list[str] = Field(
+        [], description='Origins of browsers that may ask, as JSON: ["https://shop.example"]'
+    )
+    api_get_needs_preflight: bool = Field(
+        default=True,
+        description="Whether a GET must carry a header that no plain link or form can send",
+    )
     api_introspection: bool | None = Field(None, description="Default: only in dev and demo")
     api_ide: bool | None = Field(None, description="GraphiQL at /graphql; default: only in demo")
 
@@ -67,6 +86,39 @@ class ApiSettings(BaseSettings):
         if self.api_page_default > self.api_page_most:
             raise ValueError("VIEWKEEPER_API_PAGE_DEFAULT is above VIEWKEEPER_API_PAGE_MOST")
         return self
+
+    @model_validator(mode="after")
+    def _knows_which_tokens_are_good(self) -> "ApiSettings":
+        wants = [self.api_jwt_secret, self.api_jwks_url]
+        if all(each is None for each in wants):
+            return self
+        if all(each is not None for each in wants):
+            raise ValueError("VIEWKEEPER_API_JWT_SECRET and _API_JWKS_URL: give one of them")
+        if not self.api_jwt_audience or not self.api_jwt_issuer:
+            raise ValueError("VIEWKEEPER_API_JWT_AUDIENCE and _API_JWT_ISSUER are missing")
+        secret = self.api_jwt_secret
+        if secret and len(secret.get_secret_value().encode()) < MIN_SECRET_BYTES:
+            raise ValueError(f"VIEWKEEPER_API_JWT_SECRET: at least {MIN_SECRET_BYTES} bytes")
+        if self.reads_as_owner:
+            raise ValueError(
+                "VIEWKEEPER_API_DATABASE_URL is missing: the owner's login sees every row"
+            )
+        return self
+
+    @property
+    def token_rules(self) -> TokenRules | None:
+        """Which tokens let callers in; None: everybody is let in, and sees everything."""
+        if self.api_jwt_secret is None and self.api_jwks_url is None:
+            return None
+        return TokenRules(
+            audience=self.api_jwt_audience or "",
+            issuer=self.api_jwt_issuer or "",
+            secret=self.api_jwt_secret.get_secret_value() if self.api_jwt_secret else None,
+            jwks_url=self.api_jwks_url,
+            leeway_s=self.api_jwt_leeway_s,
+            role_claim=self.api_jwt_role_claim,
+            customer_claim=self.api_jwt_customer_claim,
+        )
 
     @property
     def reads_as_owner(self) -> bool:

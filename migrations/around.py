@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from migrations.builds import builds_of, live_build
 from migrations.turn import sqlstate
 from views import CATALOGUE
-from views.ddl import PEOPLE, fill, grant_reading, people_view
+from views.ddl import CUSTOMER, PEOPLE, READER, fill, grant_reading, people_view, row_policies
 from views.model import Aggregate, StreamView, View
 
 Columns = Mapping[str, frozenset[str]]
@@ -34,6 +34,14 @@ _GRANTS: Final = text(
     "acl.privilege_type, acl.is_grantable "
     "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, aclexplode(c.relacl) acl "
     "WHERE n.nspname = :schema AND c.relkind = 'v' AND acl.grantee <> c.relowner ORDER BY 1, 2, 3"
+)
+_KNOWS_CUSTOMERS: Final = text(
+    "SELECT count(*) FROM pg_roles "
+    f"WHERE rolname = '{CUSTOMER}' AND has_schema_privilege(oid, 'ingest', 'USAGE')"
+)
+_POLICIES: Final = text(
+    "SELECT quote_ident(policyname), format('%I.%I', schemaname, tablename) FROM pg_policies "
+    "WHERE schemaname = ANY (:builds) ORDER BY 1, 2"
 )
 
 
@@ -68,6 +76,14 @@ def drop_people_views(connection: Connection) -> list[Grant]:
     return grants
 
 
+def drop_policies(connection: Connection) -> None:
+    """Drop the policies of every build, so that versions can change what they stand on."""
+    found = connection.execute(_POLICIES, {"builds": builds_of(connection)})
+    for policy, table in found:
+        connection.execute(text(f"DROP POLICY {policy} ON {table}"))
+        connection.execute(text(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY"))
+
+
 def _drop_views(connection: Connection, views: list[str]) -> None:
     try:
         connection.execute(text(f"DROP VIEW {', '.join(views)}"))
@@ -82,11 +98,15 @@ def _drop_views(connection: Connection, views: list[str]) -> None:
 
 def follow_catalogue(connection: Connection, grants: Iterable[Grant]) -> None:
     """Bring what stands on the tables in line with the catalogue, in every build."""
-    for build in builds_of(connection):
+    builds = builds_of(connection)
+    readers = (READER, CUSTOMER) if builds and connection.scalar(_KNOWS_CUSTOMERS) else (READER,)
+    for build in builds:
         columns = _columns(connection, build)
-        _run(
-            connection, grant_reading(build, [v.name for v in CATALOGUE.views if v.name in columns])
-        )
+        names = [view.name for view in CATALOGUE.views if view.name in columns]
+        _run(connection, grant_reading(build, names, readers=readers))
+        for view in CATALOGUE.views:
+            if CUSTOMER in readers and _is_whole(view, columns):
+                _run(connection, row_policies(view, build))
         _forget_dropped(connection, build, columns)
         _make_known(connection, build, columns)
     live = live_build(connection)

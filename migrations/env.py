@@ -13,7 +13,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.pool import NullPool
 
-from migrations.around import drop_people_views, follow_catalogue
+from migrations.around import drop_people_views, drop_policies, follow_catalogue
 from migrations.builds import FIRST_BUILD, builds_of, live_build, models, write_for_all_builds
 from migrations.turn import hold_writers, in_sentences, wait_for_turn
 
@@ -95,7 +95,10 @@ def migrate(connection: Connection) -> None:
     with in_sentences(lock_timeout_s=lock_timeout_s):
         hold_writers(connection, builds_of(connection), lock_timeout_s=lock_timeout_s)
         configure(connection)
-        grants = drop_people_views(connection) if versions_to_run() else []
+        grants = []
+        if versions_to_run():
+            grants = drop_people_views(connection)
+            drop_policies(connection)
         context.run_migrations()
         follow_catalogue(connection, grants)
         forget_history_of_nothing(connection)

@@ -132,6 +132,7 @@ def make_whole(connection: Connection[Row], build: Build) -> None:
         run_all(connection, ddl.create_indexes(build.name))
         run_all(connection, ddl.grant_reading(build.name, [v.name for v in CATALOGUE.views]))
         for view in CATALOGUE.views:
+            run_all(connection, ddl.row_policies(view, build.name))
             connection.execute(
                 "INSERT INTO ingest.build_views (number, view) VALUES (%s, %s)"
                 " ON CONFLICT DO NOTHING",

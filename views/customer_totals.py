@@ -24,5 +24,9 @@ def _contributions(order: FromClause) -> Select[Any]:
 
 
 VIEW = Aggregate(
-    table=TABLE, source=orders.VIEW, members="order_count", contributions=_contributions
+    table=TABLE,
+    source=orders.VIEW,
+    members="order_count",
+    contributions=_contributions,
+    customer_rows="customer_id = {customer}",
 )

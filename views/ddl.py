@@ -18,6 +18,10 @@ from views.sums import sums
 
 READER: Final = "viewkeeper_reader"
 """The role that may read and nothing else. Logins of the API and of people are members of it."""
+CUSTOMER: Final = "viewkeeper_customer"
+"""The role that the API takes on for a customer: it reads the rows of one customer at a time."""
+CLAIM: Final = "viewkeeper.customer_id"
+"""The setting that says which customer; nobody's rows while it is not set."""
 PEOPLE: Final = "views"
 """The schema of the SQL views for people."""
 MIGRATION_LOCK: Final = 8_526_488_214_001
@@ -67,12 +71,35 @@ def create_indexes(build: str) -> list[str]:
     ]
 
 
-def grant_reading(build: str, names: Iterable[str]) -> list[str]:
-    """What a reader may see of a build: the named views and the positions."""
+def grant_reading(
+    build: str, names: Iterable[str], *, readers: Iterable[str] = (READER, CUSTOMER)
+) -> list[str]:
+    """What readers may see of a build: the named views and the positions."""
+    roles = ", ".join(readers)
     tables = ", ".join(f"{build}.{name}" for name in (*names, POSITIONS.name))
     return [
-        f"GRANT USAGE ON SCHEMA {build} TO {READER}",
-        f"GRANT SELECT ON {tables} TO {READER}",
+        f"GRANT USAGE ON SCHEMA {build} TO {roles}",
+        f"GRANT SELECT ON {tables} TO {roles}",
+    ]
+
+
+def row_policies(view: View, build: str) -> list[str]:
+    """Row-level security of a view's table: readers see all of it, a customer the own rows.
+
+    Made only where it is missing, because it locks out readers for a moment; the table's owner is
+    exempt. The claim is read once per statement, so an index on the compared column serves.
+    """
+    table, claim = f"{build}.{view.name}", f"(SELECT current_setting('{CLAIM}', true))"
+    policies = [f"CREATE POLICY readers ON {table} FOR SELECT TO {READER} USING (true)"]
+    if view.customer_rows is not None:
+        rows = view.customer_rows.format(build=build, customer=claim)
+        policies.append(
+            f"CREATE POLICY customers ON {table} FOR SELECT TO {CUSTOMER} USING ({rows})"
+        )
+    body = "; ".join([f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY", *policies])
+    return [
+        f"DO $$ BEGIN IF NOT (SELECT relrowsecurity FROM pg_class WHERE oid = '{table}'::regclass) "
+        f"THEN {body}; END IF; END $$"
     ]
 
 

@@ -88,11 +88,14 @@ class StreamView:
     Every column whose name (or `info={"field": ...}`) is a field of the contract takes that
     field's value; `source_*` columns take the record's coordinates; columns of the rollup are
     recomputed from another view; the rest must have a server default or be computed.
+    `customer_rows` is the SQL condition on the rows that a customer may read, with `{customer}`
+    and `{build}` in it; None: a customer reads none.
     """
 
     table: Table
     stream: Stream
     rollup: "Rollup | None" = None
+    customer_rows: str | None = None
 
     @property
     def name(self) -> str:
@@ -139,12 +142,14 @@ class Aggregate:
     `contributions(source)` selects what each row of the source adds: the columns of the
     aggregate's primary key and one column per measure. Measures of equal keys are summed. The
     measure named `members` counts contributions: a group exists exactly as long as it is not 0.
+    `customer_rows` as in `StreamView`.
     """
 
     table: Table
     source: StreamView
     members: str
     contributions: Callable[[FromClause], Select[Any]]
+    customer_rows: str | None = None
 
     @property
     def name(self) -> str:

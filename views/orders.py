@@ -116,5 +116,8 @@ def _from_payments(order: Columns, payment: Columns) -> Mapping[str, ColumnEleme
 
 
 VIEW = StreamView(
-    table=TABLE, stream=STREAM, rollup=Rollup(child=payments.VIEW, columns=_from_payments)
+    table=TABLE,
+    stream=STREAM,
+    rollup=Rollup(child=payments.VIEW, columns=_from_payments),
+    customer_rows="customer_id = {customer}",
 )

@@ -26,4 +26,11 @@ TABLE = Table(
     Index(None, "status", "order_id", "payment_id"),
 )
 
-VIEW = StreamView(table=TABLE, stream=STREAM)
+VIEW = StreamView(
+    table=TABLE,
+    stream=STREAM,
+    customer_rows=(
+        "EXISTS (SELECT FROM {build}.orders AS o WHERE o.order_id = payments.order_id"
+        " AND o.visible AND o.customer_id = {customer})"
+    ),
+)

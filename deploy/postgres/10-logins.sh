@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs once, in a new data folder, by the entry point of the PostgreSQL image.
 # Three logins: the owner migrates and ingests, the API can only read, the registry has its own
-# database. The role that reads is found, not made, by the migrations.
+# database. The roles that read are found, not made, by the migrations.
 set -eu
 
 psql --set ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname postgres \
@@ -10,7 +10,8 @@ psql --set ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname postgres \
     --set registry_password="$REGISTRY_PASSWORD" <<'SQL'
 CREATE ROLE viewkeeper LOGIN CREATEROLE PASSWORD :'owner_password';
 CREATE ROLE viewkeeper_reader NOLOGIN;
-GRANT viewkeeper_reader TO viewkeeper WITH ADMIN OPTION;
+CREATE ROLE viewkeeper_customer NOLOGIN;
+GRANT viewkeeper_reader, viewkeeper_customer TO viewkeeper WITH ADMIN OPTION;
 CREATE ROLE viewkeeper_api LOGIN PASSWORD :'api_password' IN ROLE viewkeeper_reader;
 CREATE DATABASE viewkeeper OWNER viewkeeper;
 

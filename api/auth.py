@@ -1,0 +1,146 @@
+"""From a bearer token to a caller. A token that is wrong in any way is refused without a word.
+
+Stands apart because it is the only user of the JWT library. The algorithm is the one of the
+settings, never the token's (RFC 8725); audience, issuer and expiry must be there and must fit.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx
+import jwt
+import structlog
+
+from api.callers import Caller
+from api.errors import ApiError, UnavailableError
+
+MIN_SECRET_BYTES: Final = 32
+_MAX_TOKEN_CHARS: Final = 8_192
+_FRESH_S: Final = 600.0
+_RETRY_S: Final = 10.0
+_FETCH_TIMEOUT_S: Final = 3.0
+_MAX_KEYS_BYTES: Final = 200_000
+
+_log = structlog.get_logger(__name__)
+
+
+class UnauthenticatedError(ApiError):
+    """The request has no token that we accept. It is never said why: that would help to guess."""
+
+    code = "UNAUTHENTICATED"
+
+    def __init__(self) -> None:
+        super().__init__("Send a valid bearer token.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRules:
+    """Which tokens are good. Exactly one of `secret` (HS256) and `jwks_url` (RS256) is given."""
+
+    audience: str
+    issuer: str
+    secret: str | None = None
+    jwks_url: str | None = None
+    leeway_s: int = 10
+    role_claim: str = "role"
+    customer_claim: str = "customer_id"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A caller, and the moment (seconds since 1970) from which that is no longer known."""
+
+    caller: Caller
+    expires_at_s: float
+
+
+class Gate:
+    """Lets callers in by their tokens."""
+
+    def __init__(self, rules: TokenRules) -> None:
+        self._rules = rules
+        self._keys = KeySet(rules.jwks_url) if rules.jwks_url else None
+
+    async def known(self, header: str | None) -> Known:
+        """The caller of an `Authorization` header.
+
+        UnauthenticatedError: there is no good token. UnavailableError: the keys that would tell
+        cannot be fetched now.
+        """
+        scheme, _, token = (header or "").partition(" ")
+        if scheme.lower() != "bearer" or not 0 < len(token := token.strip()) <= _MAX_TOKEN_CHARS:
+            raise UnauthenticatedError
+        try:
+            claims = jwt.decode(
+                token,
+                await self._key(token),
+                algorithms=["HS256" if self._keys is None else "RS256"],
+                audience=self._rules.audience,
+                issuer=self._rules.issuer,
+                leeway=self._rules.leeway_s,
+                options={"require": ["exp", "aud", "iss"]},
+            )
+            return Known(self._caller(claims), float(claims["exp"]) + self._rules.leeway_s)
+        # The library lets a few errors of Python through for claims of odd types.
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
+            _log.info("a token is refused", reason=str(error))
+            raise UnauthenticatedError from error
+
+    async def _key(self, token: str) -> Any:
+        if self._keys is None:
+            return self._rules.secret
+        return await self._keys.key(jwt.get_unverified_header(token).get("kid"))
+
+    def _caller(self, claims: Mapping[str, Any]) -> Caller:
+        role, customer = claims.get(self._rules.role_claim), claims.get(self._rules.customer_claim)
+        if role == "operator":
+            return Caller(role="operator")
+        if role == "customer" and isinstance(customer, str) and customer and "\0" not in customer:
+            return Caller(role="customer", customer_id=customer)
+        raise jwt.InvalidTokenError("the claims name no role, or a customer without an id")
+
+
+class KeySet:
+    """The public keys behind a URL, fetched when needed: again for an unknown id, but not often."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._keys: dict[str | None, Any] = {}
+        self._fetched_at_s = self._tried_at_s = -_FRESH_S
+        self._turn = asyncio.Lock()
+
+    async def key(self, key_id: object) -> Any:
+        """The key with that id. InvalidKeyError: there is none. UnavailableError: cannot tell."""
+        name = key_id if isinstance(key_id, str) else None
+        now_s = time.monotonic()
+        if name not in self._keys or now_s - self._fetched_at_s > _FRESH_S:
+            async with self._turn:
+                if time.monotonic() - self._tried_at_s > _RETRY_S:
+                    await self._fetch()
+        if not self._keys:
+            raise UnavailableError("The keys that tokens are signed with cannot be fetched now.")
+        if name is None and len(self._keys) == 1:
+            return next(iter(self._keys.values()))
+        if name not in self._keys:
+            raise jwt.InvalidKeyError("no such key")
+        return self._keys[name]
+
+    async def _fetch(self) -> None:
+        self._tried_at_s = time.monotonic()
+        try:
+            async with httpx.AsyncClient(timeout=_FETCH_TIMEOUT_S) as client:
+                response = await client.get(self._url)
+            response.raise_for_status()
+            if len(response.content) > _MAX_KEYS_BYTES:
+                raise ValueError("the key set is too large")
+            found = jwt.PyJWKSet.from_dict(response.json())
+        except (httpx.HTTPError, ValueError, TypeError, jwt.PyJWTError) as error:
+            # Keys that we have stay good: their owner may only be away.
+            _log.warning("keys cannot be fetched", url=self._url, error=str(error))
+            return
+        rsa = [each for each in found.keys if each.key_type == "RSA"]
+        self._keys = {each.key_id: each.key for each in rsa}
+        self._fetched_at_s = time.monotonic()

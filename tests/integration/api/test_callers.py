@@ -1,0 +1,326 @@
+"""Who is let in, and what one sees: tokens of every wrong kind, and two customers side by side."""
+
+import base64
+import hmac
+import http.server
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import jwt
+import psycopg
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from starlette.testclient import TestClient
+
+from api.app import create_app
+from tests.fixtures.databases import Database
+from tests.integration.api.conftest import settings
+from tests.integration.api.shop import busy_shop, stock
+
+SECRET = "a secret of more than thirty-two bytes, for tests"
+RULES = {"api_jwt_audience": "views", "api_jwt_issuer": "https://login.example"}
+QUERY = """{ orders(first: 100) { nodes { orderId customerId
+    payments(first: 100) { nodes { orderId } } } totalCount }
+  payments(first: 100) { nodes { orderId } }
+  customerTotals(first: 100) { nodes { customerId } }
+  dailySales(first: 100) { nodes { day } } position { build } }"""
+LIGHT = "{ orders(first: 100) { nodes { customerId } } dailySales { nodes { day } } }"
+
+
+def claims(role: str = "operator", **given: Any) -> dict[str, Any]:
+    """Claims of a good token, but for those given; None leaves one out."""
+    good = {
+        "aud": "views",
+        "iss": "https://login.example",
+        "exp": int(time.time()) + 600,
+        "role": role,
+        **given,
+    }
+    return {name: value for name, value in good.items() if value is not None}
+
+
+def signed(key: Any = SECRET, algorithm: str = "HS256", /, **given: Any) -> str:
+    """A token."""
+    return jwt.encode(claims(**given), key, algorithm=algorithm)
+
+
+def bearing(token: str) -> dict[str, str]:
+    """The header for it."""
+    return {"Authorization": f"Bearer {token}"}
+
+
+@contextmanager
+def guarded(database: Database, **given: Any) -> Iterator[TestClient]:
+    """An API that wants tokens."""
+    rules = {"api_jwt_secret": SECRET, **RULES, **given}
+    with TestClient(create_app(settings(database.api_dsn, **rules))) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def shop(shared_database: Database) -> Database:
+    """A busy shop of several customers."""
+    stock(shared_database.dsn, busy_shop())
+    return shared_database
+
+
+@pytest.fixture(scope="module")
+def client(shop: Database) -> Iterator[TestClient]:
+    """An API in front of it that wants tokens."""
+    with guarded(shop) as client:
+        yield client
+
+
+def ask(client: TestClient, token: str, query: str = QUERY) -> dict[str, Any]:
+    """The data that the bearer sees."""
+    body = client.post("/graphql", json={"query": query}, headers=bearing(token)).json()
+    assert "errors" not in body, body["errors"]
+    data: dict[str, Any] = body["data"]
+    return data
+
+
+def customer(name: str) -> str:
+    """A customer's token."""
+    return signed(role="customer", customer_id=name)
+
+
+def test_an_operator_sees_everything(client: TestClient) -> None:
+    data = ask(client, signed())
+    assert {row["customerId"] for row in data["orders"]["nodes"]} == {"ann", "bob", "čeněk", "d e"}
+    assert data["dailySales"]["nodes"]
+
+
+@pytest.mark.parametrize("name", ["ann", "bob", "čeněk", "d e"])
+def test_a_customer_sees_the_own_rows_and_nothing_else(
+    client: TestClient, shop: Database, name: str
+) -> None:
+    data = ask(client, customer(name))
+    orders = data["orders"]["nodes"]
+    assert {row["customerId"] for row in orders} == {name}
+    assert {row["customerId"] for row in data["customerTotals"]["nodes"]} == {name}
+    assert data["dailySales"]["nodes"] == []
+    own = {row["orderId"] for row in orders}
+    with psycopg.connect(shop.dsn) as connection:
+        found = connection.execute(
+            "SELECT order_id FROM build_1.orders WHERE visible AND customer_id = %s", (name,)
+        ).fetchall()
+        paid = connection.execute(
+            "SELECT count(*) FROM build_1.payments WHERE order_id = ANY (%s)", ([*own],)
+        ).fetchone()
+    assert own == {order_id for (order_id,) in found}
+    assert data["orders"]["totalCount"] == len(own)
+    payments = [each["orderId"] for each in data["payments"]["nodes"]]
+    assert set(payments) <= own
+    assert (min((paid or (0,))[0], 100),) == (len(payments),)
+
+
+def test_nobody_elses_rows_are_found_by_key_or_id(client: TestClient) -> None:
+    everything = ask(client, signed(), "{ orders(first: 100) { nodes { id orderId customerId } } }")
+    theirs = [row for row in everything["orders"]["nodes"] if row["customerId"] != "ann"]
+    for row in theirs[:20]:
+        query = (
+            f'{{ order(orderId: "{row["orderId"]}") {{ id }} node(id: "{row["id"]}") {{ id }} }}'
+        )
+        assert ask(client, customer("ann"), query) == {"order": None, "node": None}
+
+
+def test_claims_never_leak_between_operations_that_share_connections(client: TestClient) -> None:
+    def one(turn: int) -> None:
+        name = ("ann", "bob", None, "nobody")[turn % 4]
+        data = ask(client, signed() if name is None else customer(name), LIGHT)
+        seen = {row["customerId"] for row in data["orders"]["nodes"]}
+        if name is None:
+            assert len(seen) == 4
+        else:
+            assert seen == ({name} if name != "nobody" else set())
+            assert data["dailySales"]["nodes"] == []
+
+    with ThreadPoolExecutor(8) as threads:
+        for done in [threads.submit(one, turn) for turn in range(120)]:
+            done.result()
+
+
+def _none() -> str:
+    header, body = (
+        base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode()
+        for part in ({"alg": "none", "typ": "JWT"}, claims())
+    )
+    return f"{header}.{body}."
+
+
+WRONG: dict[str, Callable[[], str]] = {
+    "no algorithm": _none,
+    "another secret": lambda: signed("another secret of more than thirty-two bytes"),
+    "another algorithm of the family": lambda: signed(
+        SECRET + " made longer, because this algorithm wants more bytes than that", "HS512"
+    ),
+    "expired": lambda: signed(exp=int(time.time()) - 60),
+    "without an end": lambda: signed(exp=None),
+    "an end that is no number": lambda: signed(exp="soon"),
+    "not yet": lambda: signed(nbf=int(time.time()) + 600),
+    "for somebody else": lambda: signed(aud="others"),
+    "for nobody": lambda: signed(aud=None),
+    "from somebody else": lambda: signed(iss="https://evil.example"),
+    "from nobody": lambda: signed(iss=None),
+    "no role": lambda: signed(role=None),
+    "a role that is none": lambda: signed(role="admin"),
+    "a list of roles": lambda: signed(role=["operator"]),
+    "a customer without an id": lambda: signed(role="customer"),
+    "a customer with an empty id": lambda: signed(role="customer", customer_id=""),
+    "a customer by number": lambda: signed(role="customer", customer_id=7),
+    "a customer with NUL": lambda: signed(role="customer", customer_id="ann\0"),
+    "cut off": lambda: signed()[:-4],
+    "changed": lambda: signed().replace(".", ".e", 1),
+    "not a token": lambda: "operator",
+    "empty": lambda: "",
+    "endless": lambda: "a" * 9000,
+    "not ASCII": lambda: "ünïcödé.token.here",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_token_is_refused_without_detail(client: TestClient, wrong: str) -> None:
+    token = WRONG[wrong]().encode()
+    headers = {b"authorization": b"Bearer " + token}
+    for accept in (b"application/json", b"application/graphql-response+json"):
+        response = client.post(
+            "/graphql", json={"query": "{ __typename }"}, headers={**headers, b"accept": accept}
+        )
+        assert response.status_code == 401
+        assert response.headers["www-authenticate"] == "Bearer"
+        assert response.json() == {
+            "errors": [
+                {
+                    "message": "Send a valid bearer token.",
+                    "extensions": {"code": "UNAUTHENTICATED"},
+                }
+            ]
+        }
+
+
+@pytest.mark.parametrize("header", [None, "Basic b3A6b3A=", "Bearer", "operator"])
+def test_a_request_without_a_token_is_refused(client: TestClient, header: str | None) -> None:
+    headers = {"Authorization": header} if header else {}
+    response = client.post("/graphql", json={"query": "{ __typename }"}, headers=headers)
+    assert response.status_code == 401
+    assert client.get("/healthz").status_code == 200
+    assert client.get("/readyz").status_code == 200
+
+
+def test_answers_are_private(client: TestClient) -> None:
+    response = client.post("/graphql", json={"query": LIGHT}, headers=bearing(signed()))
+    assert response.headers["cache-control"].startswith("private")
+    assert "Authorization" in response.headers["vary"]
+
+
+class Keys:
+    """A server of a key set. `served` counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.keys = {name: rsa.generate_private_key(65537, 2048) for name in ("one", "two")}
+        self.published = ["one"]
+        self.served = 0
+        keys = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                keys.served += 1
+                algorithm = jwt.algorithms.RSAAlgorithm
+                named = [
+                    {**algorithm.to_jwk(keys.keys[name].public_key(), as_dict=True), "kid": name}
+                    for name in keys.published
+                ]
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(json.dumps({"keys": named}).encode())
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - inherited
+                """Say nothing."""
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+    def token(self, name: str, /, **given: Any) -> str:
+        """A token signed with one of the keys."""
+        return jwt.encode(claims(**given), self.keys[name], "RS256", headers={"kid": name})
+
+
+@pytest.fixture
+def keys() -> Iterator[Keys]:
+    """A key set that is served."""
+    keys = Keys()
+    thread = threading.Thread(target=keys.server.serve_forever)
+    thread.start()
+    try:
+        yield keys
+    finally:
+        keys.server.shutdown()
+        keys.server.server_close()
+        thread.join()
+
+
+def _signed_with_public_key(keys: Keys) -> str:
+    public = keys.keys["one"].public_key()
+    secret = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    head = {"alg": "HS256", "kid": "one"}
+    parts = (base64.urlsafe_b64encode(json.dumps(each).encode()) for each in (head, claims()))
+    body = b".".join(part.rstrip(b"=") for part in parts)
+    mac = base64.urlsafe_b64encode(hmac.digest(secret, body, "sha256")).rstrip(b"=")
+    return (body + b"." + mac).decode()
+
+
+def test_tokens_may_be_signed_with_published_keys(shop: Database, keys: Keys) -> None:
+    url = f"http://127.0.0.1:{keys.server.server_port}/keys"
+    with guarded(shop, api_jwt_secret=None, api_jwks_url=url) as client:
+        for _ in range(3):
+            assert ask(client, keys.token("one"), LIGHT)
+        assert keys.served == 1
+        # A public key is public: nobody may sign with it as if it were a secret.
+        for wrong in (keys.token("two"), _signed_with_public_key(keys), _none()):
+            response = client.post("/graphql", json={"query": LIGHT}, headers=bearing(wrong))
+            assert response.status_code == 401
+        assert keys.served <= 2, "unknown keys are not looked for again and again"
+
+
+def test_keys_that_cannot_be_fetched_are_not_the_callers_fault(shop: Database) -> None:
+    with guarded(shop, api_jwt_secret=None, api_jwks_url="http://127.0.0.1:9/keys") as client:
+        token = jwt.encode(claims(), rsa.generate_private_key(65537, 2048), "RS256")
+        response = client.post("/graphql", json={"query": LIGHT}, headers=bearing(token))
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "1"
+
+
+def test_a_get_needs_a_header_that_a_link_cannot_send(shared_api: Any) -> None:
+    client: TestClient = shared_api.client
+    refused = client.get("/graphql", params={"query": "{ __typename }"})
+    assert refused.json()["errors"][0]["extensions"]["code"] == "BAD_REQUEST"
+    for name in ("Viewkeeper-Preflight", "Apollo-Require-Preflight"):
+        answered = client.get("/graphql", params={"query": "{ __typename }"}, headers={name: "1"})
+        assert answered.json() == {"data": {"__typename": "Query"}}
+
+
+def test_browsers_of_named_origins_may_ask_and_no_others(shop: Database) -> None:
+    asked = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "content-type",
+    }
+    with guarded(shop, api_origins=["https://shop.example"]) as client:
+        good = client.options("/graphql", headers={"Origin": "https://shop.example", **asked})
+        assert good.headers["access-control-allow-origin"] == "https://shop.example"
+        bad = client.options("/graphql", headers={"Origin": "https://evil.example", **asked})
+        assert "access-control-allow-origin" not in bad.headers
+
+
+def test_tables_of_every_view_are_guarded(shop: Database) -> None:
+    with psycopg.connect(shop.dsn) as connection:
+        rows = connection.execute(
+            "SELECT relname, relrowsecurity FROM pg_class WHERE relkind = 'r'"
+            " AND relnamespace = 'build_1'::regnamespace"
+        ).fetchall()
+    guarded_tables = {name for name, secured in rows if secured}
+    assert guarded_tables == {"orders", "payments", "customer_totals", "daily_sales"}

@@ -1,5 +1,6 @@
 """The API as a Starlette application: routes, and what lives as long as the process."""
 
+import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from api import ide
 from api.auth import Gate
@@ -19,6 +21,7 @@ from api.documents import Documents
 from api.errors import ApiError
 from api.execute import Answer, Executor
 from api.http import ALLOWED_HEADERS, EXPOSED_HEADERS, Endpoint, respond
+from api.live import LiveQueries
 from api.metrics import CONTENT_TYPE, Metrics
 from api.observe import Observed
 from api.page import PageSizes
@@ -26,6 +29,7 @@ from api.position import Consistency
 from api.read import RETRY_AFTER_S, Observe, Reader, ReaderOptions, Snapshot, ignore
 from api.schema import SCHEMA, TYPES, sdl
 from api.settings import ApiSettings
+from api.sockets import Sockets
 from api.waiting import Movements
 from views import CATALOGUE
 
@@ -40,6 +44,8 @@ class Service:
     reader: Reader
     endpoint: Endpoint
     movements: Movements
+    live: LiveQueries
+    sockets: Sockets
     metrics: Metrics
 
 
@@ -59,12 +65,15 @@ def create_app(settings: ApiSettings, *, observe: Observe = ignore) -> Starlette
         try:
             yield
         finally:
+            await service.sockets.goodbye()
+            await service.live.stop()
             await service.movements.stop()
             await service.reader.close()
 
     app = Starlette(
         routes=[
             Route("/graphql", _graphql, methods=["GET", "POST", "PUT", "DELETE", "PATCH"]),
+            WebSocketRoute("/graphql", _socket),
             Route("/healthz", _healthz),
             Route("/readyz", _readyz),
             Route("/metrics", _metrics),
@@ -124,15 +133,19 @@ def _service(settings: ApiSettings, observe: Observe) -> Service:
         count_cap=settings.api_count_cap,
         movements=movements,
     )
+    endpoint = Endpoint(
+        executor=executor,
+        limits=settings.limits,
+        gate=Gate(rules) if rules else None,
+        get_needs_preflight=settings.api_get_needs_preflight,
+    )
+    live = LiveQueries(executor, movements)
     return Service(
         settings=settings,
         reader=reader,
-        endpoint=Endpoint(
-            executor=executor,
-            limits=settings.limits,
-            gate=Gate(rules) if rules else None,
-            get_needs_preflight=settings.api_get_needs_preflight,
-        ),
+        endpoint=endpoint,
+        live=live,
+        sockets=Sockets(endpoint, live, origins=tuple(settings.api_origins)),
         movements=movements,
         metrics=metrics,
     )
@@ -161,6 +174,11 @@ async def _graphql(request: Request) -> Response:
     service.metrics.operations.labels(answer.outcome).inc()
     service.metrics.operation_statements.observe(answer.statements)
     return response
+
+
+async def _socket(socket: WebSocket) -> None:
+    service: Service = socket.app.state.service
+    await service.sockets.serve(socket, request_id=uuid.uuid4().hex)
 
 
 async def _healthz(_: Request) -> Response:

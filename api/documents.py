@@ -16,17 +16,27 @@ from graphql import (
     GraphQLError,
     GraphQLSchema,
     InlineFragmentNode,
+    NamedTypeNode,
+    NameNode,
     NoSchemaIntrospectionCustomRule,
     OperationDefinitionNode,
     OperationType,
     SelectionSetNode,
+    Visitor,
     parse,
     specified_rules,
     validate,
+    visit,
 )
 
-from api.errors import with_code
-from api.limits import Costing, Limits, require_flat_variables, require_small
+from api.errors import BadRequestError, with_code
+from api.limits import (
+    Costing,
+    Limits,
+    TooComplexError,
+    require_flat_variables,
+    require_small,
+)
 from api.page import PageSizes
 
 REMEMBERED: Final = 500
@@ -97,8 +107,11 @@ class Documents:
         *,
         only_query: bool,
         variables: Mapping[str, Any] | None = None,
+        live: bool = False,
     ) -> Operation:
         """The operation that a request names. RefusedError: it cannot be run, with all reasons.
+
+        A subscription comes as the query that it repeats, and only where it can be `live`.
 
         MethodError: `only_query`, and the operation is something else. TooComplexError: a limit.
         """
@@ -111,12 +124,26 @@ class Documents:
             raise MethodError
         if errors := self._valid(text):
             raise RefusedError([*errors])
+        if definition.operation is OperationType.SUBSCRIPTION and not live:
+            raise BadRequestError("A subscription needs a WebSocket, or Accept: text/event-stream.")
         operation = self._named(text, name)
         operation.costing.require(variables or {}, self._limits)
         return operation
 
+    def is_live(self, text: str, name: str | None) -> bool:
+        """Whether that names a subscription; False for what cannot be run."""
+        if len(text) > self._limits.document_bytes:
+            return False
+        try:
+            definition = _select(self._parsed(text), name)
+        except (RefusedError, TooComplexError):
+            return False
+        return definition.operation is OperationType.SUBSCRIPTION
+
     def _operation(self, text: str, name: str | None) -> Operation:
         document = self._parsed(text)
+        if _select(document, name).operation is OperationType.SUBSCRIPTION:
+            document = visit(document, _AsQuery(self._schema))
         definition = _select(document, name)
         costing = Costing(self._schema, document, definition, sizes=self._sizes)
         return Operation(document, definition, costing)
@@ -140,6 +167,32 @@ class Documents:
             hide_suggestions=True,
         )
         return tuple(with_code(error, "GRAPHQL_VALIDATION_FAILED") for error in errors)
+
+
+class _AsQuery(Visitor):
+    """Makes queries of subscriptions: their root fields are fields of the query as well."""
+
+    def __init__(self, schema: GraphQLSchema) -> None:
+        super().__init__()
+        self._names = {
+            root.name: NameNode(value=query.name)
+            for root, query in [(schema.subscription_type, schema.query_type)]
+            if root is not None and query is not None
+        }
+
+    def enter_operation_definition(self, node: OperationDefinitionNode, *_: Any) -> Any:
+        return OperationDefinitionNode(
+            operation=OperationType.QUERY,
+            name=node.name,
+            variable_definitions=node.variable_definitions,
+            directives=node.directives,
+            selection_set=node.selection_set,
+            loc=node.loc,
+        )
+
+    def enter_named_type(self, node: NamedTypeNode, *_: Any) -> Any:
+        name = self._names.get(node.name.value)
+        return None if name is None else NamedTypeNode(name=name)
 
 
 class MethodError(Exception):

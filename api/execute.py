@@ -46,6 +46,7 @@ class GraphQLRequest:
     timeout_ms: int | None = None
     only_query: bool = False
     caller: Caller | None = None
+    live: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +85,10 @@ class Executor:
         self._sizes = sizes
         self._count_cap = count_cap
 
+    def is_live(self, request: GraphQLRequest) -> bool:
+        """Whether the request names a subscription; False for what cannot be run."""
+        return self._documents.is_live(request.query, request.operation_name)
+
     async def run(self, request: GraphQLRequest, *, request_id: str) -> Answer:
         """The answer to a request; never raises but for MethodError."""
         try:
@@ -92,6 +97,7 @@ class Executor:
                 request.operation_name,
                 only_query=request.only_query,
                 variables=request.variables,
+                live=request.live,
             )
             requirement = requirement_of(
                 at_least=request.at_least,

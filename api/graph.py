@@ -5,7 +5,7 @@ here; all others read the member of their source that has their name (`rows.memb
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Optional, get_args
 
@@ -62,6 +62,7 @@ def build_schema(types: Sequence[ViewType]) -> strawberry.Schema:
         _complete_view(view_type, classes, by_view=by_view, inputs=inputs)
     return strawberry.Schema(
         query=_query(types, classes, inputs=inputs),
+        subscription=_subscription(types, classes, inputs=inputs),
         types=[each.node for each in classes.values()],
         config=StrawberryConfig(default_resolver=member, scalar_map=SCALARS),
     )
@@ -217,6 +218,51 @@ def _query(
     doc = "Everything that can be read. One operation reads one consistent snapshot."
     query: type = _object(type("Query", (), {}), doc, members)
     return query
+
+
+def _subscription(
+    types: Sequence[ViewType], classes: Mapping[str, _ViewClasses], *, inputs: InputTypes
+) -> type:
+    """The fields of the query that may be followed; `live.py` runs them as queries.
+
+    So their arguments must be among those of the query's field with the same name.
+    """
+    members = {}
+    for view_type in types:
+        ours = classes[view_type.name]
+        keys = [view_type.fields[name] for name in view_type.key]
+        members[view_type.one] = _followed(
+            _nullable(ours.node),
+            f"The {view_type.name} with this key, now and whenever it changes; null: none.",
+            {each.column: _argument(inputs.annotation(each), each.doc) for each in keys},
+        )
+        members[view_type.many] = _followed(
+            ours.connection,
+            f"The first {view_type.name} rows, now and whenever they change.",
+            {
+                "first": _argument(_nullable(int), _PAGING["first"][1]),
+                "where": _argument(_nullable(ours.inputs.where), "Which rows."),
+                "order_by": _argument(_nullable(_list(ours.inputs.order_by)), "In which order."),
+            },
+        )
+    doc = "Live queries: the current result at once, then each changed one with its position."
+    subscription: type = _object(type("Subscription", (), {}), doc, members)
+    return subscription
+
+
+def _followed(annotation: Any, doc: str, arguments: Mapping[str, Any]) -> tuple[Any, Any]:
+    async def resolve(**_: Any) -> AsyncGenerator[Any, None]:
+        nothing: tuple[Any, ...] = ()
+        for each in nothing:
+            yield each
+
+    asked = [_parameter(name, each) for name, each in arguments.items()]
+    stream = AsyncGenerator[annotation, None]
+    resolve.__annotations__ = {"return": stream, **{each.name: each.annotation for each in asked}}
+    resolve.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        asked, return_annotation=stream
+    )
+    return stream, strawberry.subscription(resolver=resolve, description=doc)
 
 
 def _single(view_type: ViewType, classes: _ViewClasses, *, inputs: InputTypes) -> Any:

@@ -173,7 +173,7 @@ async def _asked(request: Request, endpoint: Endpoint) -> GraphQLRequest:
     if request.method == "GET":
         if endpoint.get_needs_preflight and not _is_preflighted(request):
             raise BadRequestError(f"A GET needs the header {PREFLIGHT_HEADERS[0]!r}; or use POST.")
-        return _from_parts(_from_url(request), request.headers, only_query=True)
+        return from_parts(_from_url(request), request.headers, only_query=True)
     if request.method != "POST":
         raise _StatusError(405, "Use POST, or GET for queries.", {"Allow": "GET, POST"})
     _require_json(request.headers.get("content-type", ""))
@@ -183,7 +183,7 @@ async def _asked(request: Request, endpoint: Endpoint) -> GraphQLRequest:
         raise BadRequestError("The body is not JSON.") from error
     if not isinstance(parts, dict):
         raise BadRequestError("The body must be one JSON object with a `query`.")
-    return _from_parts(parts, request.headers, only_query=False)
+    return from_parts(parts, request.headers, only_query=False)
 
 
 def _is_preflighted(request: Request) -> bool:
@@ -222,9 +222,17 @@ def _from_url(request: Request) -> dict[str, Any]:
     return parts
 
 
-def _from_parts(
+def seen_of(parts: Mapping[str, Any]) -> str | None:
+    """The id of the last result that a client of a live query has seen."""
+    demands = _part(_part(parts, "extensions", dict) or {}, "consistency", dict) or {}
+    seen: str | None = _part(demands, "resultId", str)
+    return seen
+
+
+def from_parts(
     parts: Mapping[str, Any], headers: Mapping[str, str], *, only_query: bool
 ) -> GraphQLRequest:
+    """A request from its JSON. BadRequestError: a part is missing or of the wrong type."""
     query = _part(parts, "query", str)
     if query is None:
         raise BadRequestError("`query` is missing: the text of a GraphQL document.")

@@ -5,4 +5,5 @@ pytest_plugins = (
     "tests.fixtures.databases",
     "tests.fixtures.topics",
     "tests.fixtures.registries",
+    "tests.fixtures.clients",
 )

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from api import ide
+from api import events, ide
 from api.auth import Gate
 from api.documents import Documents
 from api.errors import ApiError
@@ -165,6 +165,10 @@ async def _graphql(request: Request) -> Response:
     service: Service = request.app.state.service
     if service.settings.ide and ide.is_wanted(request):
         return ide.page()
+    if events.are_wanted(request):
+        return await events.respond(
+            request, service.endpoint, service.live, request_id=request.state.request_id
+        )
     response = await respond(
         request,
         service.endpoint,

@@ -13,7 +13,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.auth import Gate
+from api.auth import Gate, Known
 from api.documents import MethodError, refusal
 from api.errors import ApiError, BadRequestError, refusal_of
 from api.execute import Answer, Executor, GraphQLRequest, refused
@@ -56,7 +56,7 @@ _PRIVATE: Final = {"Cache-Control": "private, no-cache", "Vary": "Accept, Author
 _RETRIED: Final = ("UNAVAILABLE", "STALE")
 
 
-class _StatusError(Exception):
+class StatusError(Exception):
     """The HTTP request is refused with a status of its own."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
@@ -76,6 +76,15 @@ class Endpoint:
     get_needs_preflight: bool = True
 
 
+def refusing(error: ApiError | StatusError) -> Response:
+    """The response to a request that cannot be answered in the way that it wants."""
+    if isinstance(error, StatusError):
+        answer = refused([refusal(error.message, "BAD_REQUEST")])
+        return _bytes(answer, PLAIN, status=error.status, headers=error.headers)
+    answer = refused([refusal_of(error)])
+    return _bytes(answer, PLAIN, status=_status(answer, MODERN))
+
+
 async def respond(request: Request, endpoint: Endpoint, *, request_id: str) -> Response:
     """The response to a request at /graphql."""
     limits, media_type = endpoint.limits, PLAIN
@@ -86,7 +95,7 @@ async def respond(request: Request, endpoint: Endpoint, *, request_id: str) -> R
             caller = (await endpoint.gate.known(request.headers.get("authorization"))).caller
         asked = await _asked(request, endpoint)
         answer = await endpoint.executor.run(replace(asked, caller=caller), request_id=request_id)
-    except _StatusError as error:
+    except StatusError as error:
         answer = refused([refusal(error.message, "BAD_REQUEST")])
         request.state.answer = answer
         return _bytes(answer, PLAIN, status=error.status, headers=error.headers)
@@ -154,7 +163,7 @@ def _media_type(accept: str | None) -> str:
             if quality > 0 and (best is None or quality > best[0]):
                 best = quality, offered
     if best is None:
-        raise _StatusError(406, f"This endpoint answers {MODERN} or {PLAIN}.")
+        raise StatusError(406, f"This endpoint answers {MODERN} or {PLAIN}.")
     return best[1]
 
 
@@ -169,13 +178,25 @@ def _quality(parameters: list[str]) -> float:
     return 1.0
 
 
+async def admitted(request: Request, endpoint: Endpoint) -> tuple[Known | None, dict[str, Any]]:
+    """Who sends a POST, and its JSON. ApiError: not admitted, or there is no request in it."""
+    known = None
+    if endpoint.gate is not None:
+        known = await endpoint.gate.known(request.headers.get("authorization"))
+    return known, await _posted(request, endpoint)
+
+
 async def _asked(request: Request, endpoint: Endpoint) -> GraphQLRequest:
     if request.method == "GET":
         if endpoint.get_needs_preflight and not _is_preflighted(request):
             raise BadRequestError(f"A GET needs the header {PREFLIGHT_HEADERS[0]!r}; or use POST.")
         return from_parts(_from_url(request), request.headers, only_query=True)
     if request.method != "POST":
-        raise _StatusError(405, "Use POST, or GET for queries.", {"Allow": "GET, POST"})
+        raise StatusError(405, "Use POST, or GET for queries.", {"Allow": "GET, POST"})
+    return from_parts(await _posted(request, endpoint), request.headers, only_query=False)
+
+
+async def _posted(request: Request, endpoint: Endpoint) -> dict[str, Any]:
     _require_json(request.headers.get("content-type", ""))
     try:
         parts = orjson.loads(await _body(request, most_bytes=endpoint.limits.body_bytes))
@@ -183,7 +204,7 @@ async def _asked(request: Request, endpoint: Endpoint) -> GraphQLRequest:
         raise BadRequestError("The body is not JSON.") from error
     if not isinstance(parts, dict):
         raise BadRequestError("The body must be one JSON object with a `query`.")
-    return from_parts(parts, request.headers, only_query=False)
+    return parts
 
 
 def _is_preflighted(request: Request) -> bool:
@@ -200,7 +221,7 @@ async def _body(request: Request, *, most_bytes: int) -> bytes:
             if len(body) > most_bytes:
                 break
     if max(length, len(body)) > most_bytes:
-        raise _StatusError(413, f"The body is larger than {most_bytes} bytes.")
+        raise StatusError(413, f"The body is larger than {most_bytes} bytes.")
     return body
 
 
@@ -208,7 +229,7 @@ def _require_json(content_type: str) -> None:
     name, *parameters = (part.strip().lower() for part in content_type.split(";"))
     charsets = [each.partition("=")[2].strip('"') for each in parameters if "charset" in each]
     if name != PLAIN or any(charset not in ("utf-8", "utf8") for charset in charsets):
-        raise _StatusError(415, f"Send {PLAIN} in UTF-8.", {"Accept-Post": PLAIN})
+        raise StatusError(415, f"Send {PLAIN} in UTF-8.", {"Accept-Post": PLAIN})
 
 
 def _from_url(request: Request) -> dict[str, Any]:

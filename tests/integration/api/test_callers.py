@@ -5,7 +5,6 @@ import hmac
 import http.server
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,6 +23,8 @@ from tests.integration.api.conftest import settings
 from tests.integration.api.shop import busy_shop, stock
 
 SECRET = "a secret of more than thirty-two bytes, for tests"
+FAR_AHEAD = 4_102_444_800
+LONG_AGO = 1_600_000_000
 RULES = {"api_jwt_audience": "views", "api_jwt_issuer": "https://login.example"}
 QUERY = """{ orders(first: 100) { nodes { orderId customerId
     payments(first: 100) { nodes { orderId } } } totalCount }
@@ -38,7 +39,7 @@ def claims(role: str = "operator", **given: Any) -> dict[str, Any]:
     good = {
         "aud": "views",
         "iss": "https://login.example",
-        "exp": int(time.time()) + 600,
+        "exp": FAR_AHEAD,
         "role": role,
         **given,
     }
@@ -160,10 +161,10 @@ WRONG: dict[str, Callable[[], str]] = {
     "another algorithm of the family": lambda: signed(
         SECRET + " made longer, because this algorithm wants more bytes than that", "HS512"
     ),
-    "expired": lambda: signed(exp=int(time.time()) - 60),
+    "expired": lambda: signed(exp=LONG_AGO),
     "without an end": lambda: signed(exp=None),
     "an end that is no number": lambda: signed(exp="soon"),
-    "not yet": lambda: signed(nbf=int(time.time()) + 600),
+    "not yet": lambda: signed(nbf=FAR_AHEAD - 1),
     "for somebody else": lambda: signed(aud="others"),
     "for nobody": lambda: signed(aud=None),
     "from somebody else": lambda: signed(iss="https://evil.example"),

@@ -1,6 +1,5 @@
 """Live queries over graphql-transport-ws: at once, then what changed, and never back."""
 
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -324,7 +323,9 @@ def test_tokens_decide_who_follows_what_and_for_how_long(
             assert next_of(socket)["data"]["orders"]["nodes"] == [{"orderId": "b"}]
             subscribe(socket, ORDER, id_="2")
             assert next_of(socket, "2")["data"] == {"order": None}
-        short = {"Authorization": f"Bearer {signed(exp=int(time.time()) + 2)}"}
+        with psycopg.connect(database.dsn) as connection:
+            (now_s,) = connection.execute("SELECT extract(epoch FROM now())::int").fetchone() or ()
+        short = {"Authorization": f"Bearer {signed(exp=now_s + 2)}"}
         assert closes(guarded, {"type": "connection_init", "payload": short}) == 4403
 
 

@@ -1,0 +1,111 @@
+"""GraphQL over server-sent events: one request, one stream of results.
+
+Follows the "distinct connections" mode of the `graphql-sse` project: `next` events, then
+`complete`. Stands apart because its responses have no end of their own.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Final
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from api.auth import Known
+from api.errors import ApiError
+from api.execute import Answer, GraphQLRequest, refused
+from api.http import Endpoint, StatusError, admitted, from_parts, refusing, seen_of
+from api.live import LiveQueries, Result, result_of
+
+STREAM: Final = "text/event-stream"
+BEAT_S: Final = 12.0
+_BEAT: Final = b":\n\n"
+_HEADERS: Final = {
+    "Cache-Control": "private, no-store",
+    "Vary": "Accept, Authorization",
+    "X-Accel-Buffering": "no",
+}
+
+
+def are_wanted(request: Request) -> bool:
+    """Whether the client asks for a stream, and not only accepts one as well."""
+    accepted = request.headers.get("accept", "").lower()
+    return request.method == "POST" and accepted.split(";")[0].strip() == STREAM
+
+
+async def respond(
+    request: Request, endpoint: Endpoint, live: LiveQueries, *, request_id: str
+) -> Response:
+    """A stream of results, or the refusal of it."""
+    request.state.answer = Answer(body={})
+    try:
+        known, parts = await admitted(request, endpoint)
+        asked = from_parts(parts, request.headers, only_query=False)
+        seen = seen_of(parts)
+    except (ApiError, StatusError) as error:
+        return refusing(error)
+    asked = replace(asked, caller=known.caller if known else None)
+    results = _results(asked, endpoint, live, request_id=request_id, seen=seen)
+    return StreamingResponse(_stream(results, known), headers=_HEADERS, media_type=STREAM)
+
+
+async def _results(
+    asked: GraphQLRequest,
+    endpoint: Endpoint,
+    live: LiveQueries,
+    *,
+    request_id: str,
+    seen: str | None,
+) -> AsyncGenerator[Result, None]:
+    if not endpoint.executor.is_live(asked):
+        yield result_of(await endpoint.executor.run(asked, request_id=request_id))
+        return
+    async for result in live.results(asked, request_id=request_id, seen=seen):
+        yield result
+
+
+async def _stream(
+    results: AsyncGenerator[Result, None], known: Known | None
+) -> AsyncIterator[bytes]:
+    """Results as they come, and a comment now and then that keeps the connection open."""
+    coming: asyncio.Task[Result] | None = None
+    try:
+        while not _is_over(known):
+            coming = coming or asyncio.ensure_future(anext(results))
+            done, _ = await asyncio.wait([coming], timeout=_pause_s(known))
+            if not done:
+                yield _BEAT
+                continue
+            try:
+                result = coming.result()
+            except StopAsyncIteration:
+                break
+            coming = None
+            yield _event("next", result.body)
+        else:
+            error = refused([{"message": "Forbidden", "extensions": {"code": "UNAUTHENTICATED"}}])
+            yield _event("next", error.body)
+        yield _event("complete", None)
+    finally:
+        if coming is not None:
+            coming.cancel()
+            with suppress(asyncio.CancelledError, StopAsyncIteration):
+                await coming
+        await results.aclose()
+
+
+def _event(name: str, data: Mapping[str, Any] | None) -> bytes:
+    text = b"" if data is None else orjson.dumps(data)
+    return f"event: {name}\ndata: ".encode() + text + b"\n\n"
+
+
+def _pause_s(known: Known | None) -> float:
+    return BEAT_S if known is None else max(min(BEAT_S, known.expires_at_s - time.time()), 0.01)
+
+
+def _is_over(known: Known | None) -> bool:
+    return known is not None and time.time() >= known.expires_at_s

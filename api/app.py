@@ -18,6 +18,7 @@ from starlette.websockets import WebSocket
 from api import events, ide
 from api.auth import Gate
 from api.documents import Documents
+from api.drain import Drain
 from api.errors import ApiError
 from api.execute import Answer, Executor
 from api.http import ALLOWED_HEADERS, EXPOSED_HEADERS, Endpoint, respond
@@ -46,6 +47,7 @@ class Service:
     movements: Movements
     live: LiveQueries
     sockets: Sockets
+    drain: Drain
     metrics: Metrics
 
 
@@ -62,6 +64,7 @@ def create_app(settings: ApiSettings, *, observe: Observe = ignore) -> Starlette
             _log.warning("reading with the owner's login: set VIEWKEEPER_API_DATABASE_URL")
         await service.reader.open()
         await service.movements.start()
+        service.drain.listen()
         try:
             yield
         finally:
@@ -140,12 +143,19 @@ def _service(settings: ApiSettings, observe: Observe) -> Service:
         get_needs_preflight=settings.api_get_needs_preflight,
     )
     live = LiveQueries(executor, movements)
+    sockets = Sockets(endpoint, live, origins=tuple(settings.api_origins))
+
+    async def goodbye() -> None:
+        await sockets.goodbye()
+        live.end()
+
     return Service(
         settings=settings,
         reader=reader,
         endpoint=endpoint,
         live=live,
-        sockets=Sockets(endpoint, live, origins=tuple(settings.api_origins)),
+        sockets=sockets,
+        drain=Drain(goodbye, pause_s=settings.api_drain_s),
         movements=movements,
         metrics=metrics,
     )
@@ -193,11 +203,17 @@ async def _healthz(_: Request) -> Response:
 async def _readyz(request: Request) -> Response:
     """Whether operations would be answered now; if not, which check failed."""
     service: Service = request.app.state.service
+    if service.drain.began:
+        return _not_ready({"draining": "the process ends"})
     problem = await _problem(service)
     if problem is None:
         return JSONResponse({"ready": True, "checks": {"database": "ok"}})
+    return _not_ready({"database": problem})
+
+
+def _not_ready(checks: dict[str, str]) -> Response:
     return JSONResponse(
-        {"ready": False, "checks": {"database": problem}},
+        {"ready": False, "checks": checks},
         status_code=503,
         headers={"Retry-After": str(RETRY_AFTER_S)},
     )

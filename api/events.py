@@ -19,7 +19,7 @@ from api.auth import Known
 from api.errors import ApiError
 from api.execute import Answer, GraphQLRequest, refused
 from api.http import Endpoint, StatusError, admitted, from_parts, refusing, seen_of
-from api.live import LiveQueries, Result, result_of
+from api.live import GoingAwayError, LiveQueries, Result, result_of
 
 STREAM: Final = "text/event-stream"
 BEAT_S: Final = 12.0
@@ -84,6 +84,9 @@ async def _stream(
                 result = coming.result()
             except StopAsyncIteration:
                 break
+            except GoingAwayError:
+                # No `complete`: the client shall come again.
+                return
             coming = None
             yield _event("next", result.body)
         else:
@@ -93,7 +96,7 @@ async def _stream(
     finally:
         if coming is not None:
             coming.cancel()
-            with suppress(asyncio.CancelledError, StopAsyncIteration):
+            with suppress(asyncio.CancelledError, StopAsyncIteration, GoingAwayError):
                 await coming
         await results.aclose()
 

@@ -37,6 +37,10 @@ class Result:
     refused: bool
 
 
+class GoingAwayError(Exception):
+    """The process ends. The client should come again, to another one."""
+
+
 class _Slot:
     """Where a subscriber finds the newest result."""
 
@@ -48,10 +52,15 @@ class _Slot:
         self.newest = result
         self.filled.set()
 
+    def end(self) -> None:
+        self.newest = None
+        self.filled.set()
+
     async def take(self) -> Result:
         await self.filled.wait()
         self.filled.clear()
-        assert self.newest is not None
+        if self.newest is None:
+            raise GoingAwayError
         return self.newest
 
 
@@ -81,7 +90,8 @@ class LiveQueries:
     ) -> AsyncGenerator[Result, None]:
         """The current result, unless `seen` is its id, then each that differs from the one before.
 
-        The request's demands hold for the first. A refused result is the last.
+        The request's demands hold for the first. A refused result is the last. GoingAwayError: the
+        process ends.
         """
         asked = replace(request, live=True)
         key = _key(asked)
@@ -102,6 +112,12 @@ class LiveQueries:
                 last = result
         finally:
             self._leave(key, slot)
+
+    def end(self) -> None:
+        """Let go of everybody who follows: GoingAwayError, where they wait."""
+        for shared in self._shared.values():
+            for slot in shared.slots:
+                slot.end()
 
     async def stop(self) -> None:
         """End every computation."""

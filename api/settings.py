@@ -46,6 +46,9 @@ class ApiSettings(BaseSettings):
     api_statement_timeout_s: float = Field(
         5.0, gt=0, le=600, description="How long one statement may take"
     )
+    api_drain_s: float = Field(
+        1.0, ge=0, le=60, description="From not ready to good-bye, for whoever balances load"
+    )
     api_page_default: int = Field(20, ge=1, description="Rows of a page when nobody says")
     api_page_most: int = Field(100, ge=1, description="Rows of a page at most")
     api_count_cap: int = Field(10_000, ge=0, description="Where totalCount stops counting")

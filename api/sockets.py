@@ -20,7 +20,7 @@ from api.callers import Caller
 from api.errors import ApiError, BadRequestError, UnavailableError
 from api.execute import GraphQLRequest
 from api.http import Endpoint, from_parts, seen_of
-from api.live import LiveQueries
+from api.live import GoingAwayError, LiveQueries
 
 PROTOCOL: Final = "graphql-transport-ws"
 INIT_TIMEOUT_S: Final = 5.0
@@ -189,7 +189,7 @@ class _Socket:
         except ApiError as error:
             told = {"message": error.message, "extensions": dict(error.extensions or {})}
             await self._last(id_, {"type": "error", "id": id_, "payload": [told]})
-        except (WebSocketDisconnect, RuntimeError):
+        except (WebSocketDisconnect, RuntimeError, GoingAwayError):
             _log.debug("a socket went away while it was sent to")
         except Exception as error:  # noqa: BLE001 - the last line: nothing unexpected gets out
             _log.error("an operation failed", request_id=self._request_id, exc_info=error)

@@ -7,7 +7,10 @@ Everything here only reads, so running again is always safe.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -73,7 +76,10 @@ class Snapshot:
         connection: Connection,
         consistency: Consistency,
         observe: Observe,
+        *,
+        patience_s: float,
     ) -> None:
+        self._patience_s = patience_s
         self.consistency = consistency
         self.statements = 1
         self._connection = connection
@@ -89,8 +95,9 @@ class Snapshot:
         self._observe(sql.text)
         self.statements += 1
         try:
-            cursor = await self._connection.execute(sql.text.encode(), sql.values)
-            return await cursor.fetchall()
+            with _bounded(self._connection, self._patience_s):
+                cursor = await self._connection.execute(sql.text.encode(), sql.values)
+                return await cursor.fetchall()
         except psycopg.Error as error:
             raise meaning_of(error) from error
 
@@ -168,10 +175,11 @@ class Reader:
 
     async def _snapshot(self, connection: Connection, caller: Caller | None) -> Snapshot:
         try:
-            build = self._build or await self._live_build(connection)
-            rows = await self._standing(connection, build, caller)
+            with _bounded(connection, self._options.acquire_timeout_s) as cut:
+                build = self._build or await self._live_build(connection)
+                rows = await self._standing(connection, build, caller)
         except psycopg.OperationalError as error:
-            if connection.closed:
+            if connection.closed and not cut.is_set():
                 raise _LostError from error
             raise
         if not rows:
@@ -179,7 +187,13 @@ class Reader:
         if rows[0]["build"] != build:
             raise BuildGoneError(build)
         self._build = build
-        return Snapshot(connection, _consistency(rows, self._options.topics), self._observe)
+        return Snapshot(
+            connection,
+            _consistency(rows, self._options.topics),
+            self._observe,
+            # The server ends a statement itself, unless it does not move any more.
+            patience_s=self._options.statement_timeout_s + self._options.acquire_timeout_s,
+        )
 
     async def _standing(
         self, connection: Connection, build: str, caller: Caller | None
@@ -210,6 +224,26 @@ class Reader:
                 await self._pool.check()
         except TimeoutError:
             _log.warning("idle connections could not be checked in time")
+
+
+@contextmanager
+def _bounded(connection: Connection, timeout_s: float) -> Iterator[asyncio.Event]:
+    """Cut the connection after a time: a frozen server would let even a cancellation wait.
+
+    What waits on it then fails as on any lost connection; the event says that it was us.
+    """
+    cut = asyncio.Event()
+
+    def shut() -> None:
+        cut.set()
+        with socket.socket(fileno=os.dup(connection.pgconn.socket)) as copy, suppress(OSError):
+            copy.shutdown(socket.SHUT_RDWR)
+
+    handle = asyncio.get_running_loop().call_later(timeout_s, shut)
+    try:
+        yield cut
+    finally:
+        handle.cancel()
 
 
 class _LostError(Exception):

@@ -1,8 +1,12 @@
 """The database away: a clear answer in less than two seconds, and back by itself."""
 
+import contextlib
+import os
+import signal
 import time
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 from starlette.testclient import TestClient
 
@@ -73,3 +77,30 @@ def test_it_starts_before_its_database_does(own_server: Postgres, api_dsn: str) 
     finally:
         if not own_server.answers():
             own_server.start()
+
+
+def test_a_frozen_database_is_said_quickly_and_its_thaw_is_noticed(
+    own_server: Postgres, api_dsn: str
+) -> None:
+    with TestClient(create_app(settings(api_dsn))) as client:
+        api = Api(client)
+        api.data(QUERY)
+        with psycopg.connect(own_server.dsn()) as connection:
+            found = connection.execute("SELECT pid FROM pg_stat_activity").fetchall()
+        pids = [own_server.process.pid, *(pid for (pid,) in found)]
+        freeze(pids, signal.SIGSTOP)
+        try:
+            for _ in range(3):
+                began_at = time.monotonic()
+                assert api.code(QUERY) == "UNAVAILABLE"
+                assert time.monotonic() - began_at < 2
+        finally:
+            freeze(pids, signal.SIGCONT)
+        eventually(lambda: "data" in api.answer(QUERY), 5, "answers after the thaw")
+
+
+def freeze(pids: list[int], how: signal.Signals) -> None:
+    """Stop processes where they are, or let them go on."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, how)

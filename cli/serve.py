@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 
 from api.app import create_app
 from api.settings import ApiSettings
+from api.sockets import MOST_FRAME_BYTES
 from cli.logs import log_to_stderr
 from cli.misuse import CommandError
 from cli.stopping import stop_signal
@@ -42,6 +43,7 @@ def api(
             log_config=None,
             server_header=False,
             timeout_graceful_shutdown=SHUTDOWN_S,
+            ws_max_size=MOST_FRAME_BYTES,
         )
 
 

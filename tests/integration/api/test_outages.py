@@ -82,7 +82,8 @@ def test_it_starts_before_its_database_does(own_server: Postgres, api_dsn: str) 
 def test_a_frozen_database_is_said_quickly_and_its_thaw_is_noticed(
     own_server: Postgres, api_dsn: str
 ) -> None:
-    with TestClient(create_app(settings(api_dsn))) as client:
+    # One connection, so that all that can answer are there to be frozen.
+    with TestClient(create_app(settings(api_dsn, api_connections=1))) as client:
         api = Api(client)
         api.data(QUERY)
         with psycopg.connect(own_server.dsn()) as connection:

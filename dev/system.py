@@ -148,14 +148,21 @@ def migrate(database_url: str) -> None:
     command.upgrade(config, "head")
 
 
-def create_topics(admin: AdminClient) -> None:
-    """Create the topics of the catalogue, kept for ever so that views can be rebuilt."""
-    topics = [
-        NewTopic(name, num_partitions=PARTITIONS, replication_factor=1, config=KEPT_FOR_EVER)
+def create_topics(admin: AdminClient) -> list[str]:
+    """Create the topics of the catalogue that are missing; their names.
+
+    They are kept for ever so that views can be rebuilt.
+    """
+    there = admin.list_topics(timeout=ADMIN_TIMEOUT_S).topics
+    missing = [
+        NewTopic(name, num_partitions=PARTITIONS, replication_factor=-1, config=KEPT_FOR_EVER)
         for name in CATALOGUE.topics
+        if name not in there
     ]
-    for created in admin.create_topics(topics).values():
-        created.result(ADMIN_TIMEOUT_S)
+    created = admin.create_topics(missing) if missing else {}
+    for done in created.values():
+        done.result(ADMIN_TIMEOUT_S)
+    return list(created)
 
 
 def _inherited() -> Mapping[str, str]:

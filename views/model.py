@@ -127,8 +127,8 @@ class Rollup:
     """Columns of a view that are recomputed from the rows of a child view with the same key prefix.
 
     `columns(parent, child)` takes the columns of both, by name as attributes, and gives per column
-    of the parent an SQL aggregate over the child's rows that share the parent's key. The parent's row is the meeting place of both streams: it is
-    locked whenever either side of it changes.
+    of the parent an SQL aggregate over the child's rows that share the parent's key. The parent's
+    row is the meeting place of both streams: it is locked whenever either side of it changes.
     """
 
     child: StreamView

@@ -80,9 +80,9 @@ def claim(
 ) -> dict[Partition, Claimed | Refusal]:
     """Draw a new epoch for each partition and read where it stands, in one transaction.
 
-    Waits for a commit that is still under way on one of the rows. With `still_mine` only a
-    partition whose epoch is the given one is taken. FencedError: another worker drew a newer one;
-    no epoch was drawn.
+    Waits for a commit that is still under way on one of the rows. A partition that `still_mine`
+    names is only taken if its epoch is the given one. FencedError: another worker drew a newer
+    one; no epoch was drawn.
     """
     partitions = sorted(brokers)
     with session.transaction() as connection:
@@ -90,7 +90,9 @@ def claim(
             _refuse_left_behind(connection, session, partitions)
             rows = _locked(connection, session.build, partitions)
         lost = tuple(
-            p for p in partitions if still_mine and p in rows and rows[p]["epoch"] != still_mine[p]
+            partition
+            for partition, epoch in (still_mine or {}).items()
+            if partition in rows and rows[partition]["epoch"] != epoch
         )
         if lost:
             raise FencedError(lost)

@@ -127,8 +127,9 @@ class Feed:
         return self._log.describe(partitions, timeout_s)
 
     def close(self) -> None:
-        """Close the consumer."""
+        """Close the consumer, and forget the worker, or each would keep the other alive."""
         self._log.close()
+        self.assigned = self.revoked = self.lost = self._log.must_stop = _ignore
 
 
 class Withheld:

@@ -17,15 +17,15 @@ _INSTALL = """
 CREATE SCHEMA fault_checks;
 CREATE TABLE fault_checks.chain (
     number bigserial PRIMARY KEY, topic text, partition int, old_next bigint, new_next bigint,
-    old_epoch bigint, new_epoch bigint, owner text, transaction xid8, backend int);
+    old_epoch bigint, new_epoch bigint, owner text, writer text);
 CREATE FUNCTION fault_checks.note() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO fault_checks.chain
-        (topic, partition, old_next, new_next, old_epoch, new_epoch, owner, transaction, backend)
+        (topic, partition, old_next, new_next, old_epoch, new_epoch, owner, writer)
     VALUES (NEW.topic, NEW.partition,
         CASE WHEN TG_OP = 'INSERT' THEN 0 ELSE OLD.next_offset END, NEW.next_offset,
         CASE WHEN TG_OP = 'INSERT' THEN 0 ELSE OLD.owner_epoch END, NEW.owner_epoch,
-        NEW.owner, pg_current_xact_id(), pg_backend_pid());
+        NEW.owner, current_setting('application_name'));
     RETURN NULL;
 END $$;
 CREATE TRIGGER note AFTER INSERT OR UPDATE OF next_offset, owner_epoch ON {build}.positions
@@ -44,6 +44,18 @@ class Link:
     old_epoch: int
     new_epoch: int
     owner: str | None
+    writer: str
+    """The application name of the session that made the change: it ends with the worker's."""
+
+    @property
+    def moves(self) -> bool:
+        """Whether the position moved."""
+        return self.new_next != self.old_next
+
+    @property
+    def draws(self) -> bool:
+        """Whether an epoch was drawn."""
+        return self.new_epoch != self.old_epoch
 
 
 def install(dsn: str, build: str = "build_1") -> None:
@@ -56,7 +68,7 @@ def read(dsn: str) -> list[Link]:
     """Every change, by partition and in order."""
     with psycopg.connect(dsn) as connection:
         rows = connection.execute(
-            "SELECT topic, partition, old_next, new_next, old_epoch, new_epoch, owner"
+            "SELECT topic, partition, old_next, new_next, old_epoch, new_epoch, owner, writer"
             " FROM fault_checks.chain ORDER BY topic, partition, number"
         ).fetchall()
     return [Link(*row) for row in rows]
@@ -88,7 +100,7 @@ def _alone(link: Link) -> list[str]:
         return [f"the position went back from {link.old_next} to {link.new_next}"]
     if link.new_epoch not in (link.old_epoch, link.old_epoch + 1):
         return [f"the epoch went from {link.old_epoch} to {link.new_epoch}"]
-    if link.new_epoch != link.old_epoch and link.new_next != link.old_next:
+    if link.draws and link.moves:
         return [f"one change moved position and epoch {link.new_epoch}"]
     return []
 
@@ -101,10 +113,8 @@ def _joined(one: Link, other: Link) -> list[str]:
 
 
 def _writers(chain: Iterable[Link]) -> list[str]:
-    owners: dict[int, set[str | None]] = {}
+    owners: dict[int, set[str]] = {}
     for link in chain:
-        if link.new_next != link.old_next:
-            owners.setdefault(link.new_epoch, set()).add(link.owner)
-    return [
-        f"epoch {e} was written by {sorted(map(str, o))}" for e, o in owners.items() if len(o) > 1
-    ]
+        if link.moves:
+            owners.setdefault(link.new_epoch, set()).add(link.writer)
+    return [f"epoch {e} was written by {sorted(o)}" for e, o in owners.items() if len(o) > 1]

@@ -28,6 +28,7 @@ from tests.faults.harness.pgwire import (
     ClosedError,
     Dialogue,
     Message,
+    application_name,
     completed,
     read_message,
     read_startup,
@@ -50,6 +51,7 @@ _CONNECT_TIMEOUT_S: Final = 5.0
 class Held:
     """A COMMIT that waits in the proxy. `caught`: it is here; `let_go`: send it on."""
 
+    application: str = ""
     caught: threading.Event = field(default_factory=threading.Event)
     server_gone: threading.Event = field(default_factory=threading.Event)
     let_go: threading.Event = field(default_factory=threading.Event)
@@ -182,6 +184,7 @@ class _Link:
         self._dialogue = Dialogue()
         self._expecting: _Plan | None = None
         self._held: Held | None = None
+        self._application = ""
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="pgproxy client", daemon=True).start()
@@ -205,6 +208,7 @@ class _Link:
         while code in (SSL_REQUEST, GSS_REQUEST):
             self._client.sendall(b"N")
             code, first = read_startup(read)
+        self._application = application_name(first)
         server = self._server = socket.create_connection(
             (LOOPBACK, self._proxy.upstream_port), timeout=_CONNECT_TIMEOUT_S
         )
@@ -272,6 +276,7 @@ class _Link:
     def _hold(self, plan: _Plan, message: Message, server: socket.socket) -> bool:
         held = self._held = plan.held
         assert held is not None
+        held.application = self._application
         held.caught.set()
         held.let_go.wait()
         if held.server_gone.is_set():

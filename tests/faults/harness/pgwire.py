@@ -40,6 +40,12 @@ def read_startup(read: Read) -> tuple[int, Message]:
     return struct.unpack("!I", body[:4])[0], Message(b"", body)
 
 
+def application_name(startup: Message) -> str:
+    """The name that a client gave itself in its first message."""
+    words = startup.body[4:].split(b"\0")
+    return dict(zip(words[::2], words[1::2], strict=False)).get(b"application_name", b"").decode()
+
+
 def read_message(read: Read) -> Message:
     """The next message. ClosedError: there is none, or it is cut."""
     head = _exactly(read, 5)

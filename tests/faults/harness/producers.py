@@ -64,12 +64,12 @@ def producer(bootstrap: str, **options: object) -> Producer:
             "enable.idempotence": True,
             "acks": "all",
             "linger.ms": 5,
+            "log_level": 0,
             "message.max.bytes": 2_000_000,
             "reconnect.backoff.max.ms": 500,
             "delivery.timeout.ms": int(_FLUSH_S * 1000),
             **options,
-        },
-        logger=None,
+        }
     )
 
 

@@ -52,13 +52,14 @@ class Broker:
         self.owner: dict[Partition, Consumer | None] = dict.fromkeys(partitions)
         self.target: dict[Partition, Consumer | None] = dict.fromkeys(partitions)
 
-    def append(self, partition: Partition, at: float) -> None:
+    def append(self, partition: Partition, at: float, *, kind: int | None = None) -> None:
         """A producer's record, and sometimes control records before or behind it."""
         content, chance = self.content[partition], self.chance
         if chance.one_in(4):
             content.high += 1 + chance.below(2)
         offset = content.high
-        kind = GOOD if chance.below(8) else 1 + chance.below(4)
+        if kind is None:
+            kind = GOOD if chance.below(8) else 1 + chance.below(4)
         topic, number = partition
         self.kinds[topic, number, offset] = kind
         content.offsets.append(offset)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from ingest.claim import BrokerView, Claimed, Observation, Refusal, refusal
-from ingest.errors import BatchRefusedError, FencedError, Reason, TransientError
+from ingest.errors import BatchRefusedError, FencedError, TransientError
 from ingest.fold import Advance, Folded
 from tests.faults.simulator.broker import POISON, Broker, Consumer
 from tests.faults.simulator.chance import Chance, Violation
@@ -35,6 +35,8 @@ class Row:
     next_offset: int = 0
     epoch: int = 0
     paused: bool = False
+    stopped: str | None = None
+    loss_accepted_until: int = 0
     fresh_s: float = -1.0
     applied: list[int] = field(default_factory=list)
     dead: set[int] = field(default_factory=set)
@@ -42,10 +44,14 @@ class Row:
     holder: "Transaction | None" = None
 
     def copy(self) -> "Row":
-        """The row of a build that has applied the same events."""
+        """The row of a build, or of a server, that holds the same events."""
         return Row(
             next_offset=self.next_offset,
+            epoch=self.epoch,
             paused=self.paused,
+            stopped=self.stopped,
+            loss_accepted_until=self.loss_accepted_until,
+            fresh_s=self.fresh_s,
             applied=list(self.applied),
             dead=set(self.dead),
         )
@@ -103,6 +109,9 @@ class Database:
     retries = False
     """After a commit of unknown outcome the batch is sent once more, whatever the position says."""
 
+    asks_for_live = True
+    """A claim makes sure that its session's build is still the live one."""
+
     def __init__(self, broker: Broker, chance: Chance) -> None:
         self.broker = broker
         self.chance = chance
@@ -112,6 +121,7 @@ class Database:
         self.open: list[Transaction] = []
         self.ghosts: list[Transaction] = []
         self.fences = 0
+        self._standby: list[dict[Partition, Row]] | None = None
         self.bites: dict[str, int] = {}
 
     @property
@@ -142,7 +152,7 @@ class Database:
     def _lock(self, transaction: Transaction) -> None:
         rows = self.builds[transaction.build]
         moves = transaction.folded.advances
-        if self.down or self._unlucky():
+        if transaction.store.is_gone():
             self._fail(transaction, "failed clean")
             return
         if any(rows[p].holder is not None for p in moves):
@@ -178,7 +188,7 @@ class Database:
             for event in events
         )
 
-    def _unlucky(self) -> bool:
+    def is_unlucky(self) -> bool:
         return not self.calm and self.chance.one_in(_ENDINGS)
 
     def _commit(self, transaction: Transaction) -> None:
@@ -243,6 +253,7 @@ class Database:
             row.applied += sorted(applied.get(partition, []))
             row.dead |= dead.get(partition, set())
             row.next_offset = advance.end
+            row.stopped = advance.stopped_reason or row.stopped
             self._check(partition, row)
             self._check_counters(transaction.folded, partition, advance)
             self._check_freshness(partition, row, advance)
@@ -307,10 +318,29 @@ class Database:
         for row in self.live.values():
             self.free(row)
         new = {partition: row.copy() for partition, row in self.live.items()}
+        for row in new.values():
+            row.epoch = 0
         for row in self.live.values():
             row.epoch += 1
         self.builds.append(new)
+        # A standby that lacks the swap is not played: its workers would have no such build.
+        self._standby = None
         self.bit("swap")
+
+    def fail_over(self) -> bool:
+        """A standby falls behind; the next time it is promoted and what it lacks is lost.
+
+        True where it was promoted: every connection is broken then.
+        """
+        if self._standby is None:
+            self._standby = [{p: row.copy() for p, row in b.items()} for b in self.builds]
+            return False
+        self.bit("fail-over")
+        for transaction in list(self.open):
+            self._fail(transaction, "server gone")
+        self.ghosts.clear()
+        self.builds, self._standby = self._standby, None
+        return True
 
 
 class Store:
@@ -320,6 +350,7 @@ class Store:
         self.database = database
         self.name = name
         self.session: int | None = None
+        self.broken = False
         self.consumer = consumer
 
     @property
@@ -329,23 +360,31 @@ class Store:
             self.session = len(self.database.builds) - 1
         return self.session
 
+    def is_gone(self) -> bool:
+        """Whether the server can't be reached, or not over this connection; it is opened anew."""
+        database = self.database
+        gone = database.down or database.is_unlucky() or (self.broken and self.session is not None)
+        if gone:
+            self.session = None
+        self.broken = False
+        return gone
+
     def claim(
         self, brokers: Mapping[Partition, BrokerView], still_mine: Mapping[Partition, int]
     ) -> dict[Partition, Claimed | Refusal]:
         database = self.database
-        if database.down or database._unlucky():
-            self.session = None
+        if self.is_gone():
             raise TransientError("claim failed")
         rows = database.builds[self.build]
         for partition in brokers:
             database.free(rows[partition])
-        if rows is not database.live:
+        if rows is not database.live and database.asks_for_live:
             raise self._fence(tuple(brokers))
         lost = tuple(p for p in brokers if p in still_mine and rows[p].epoch != still_mine[p])
         if lost:
             raise self._fence(lost)
         taken = {p: self._taken(p, rows[p], broker) for p, broker in brokers.items()}
-        if database._unlucky():
+        if database.is_unlucky():
             database.bit("claimed, answer lost")
             self.session = None
             raise TransientError("the answer of a claim was lost")
@@ -360,12 +399,17 @@ class Store:
         if self.consumer.fenced and self.consumer.expelled:
             raise Violation(f"{self.name} was fenced, is no member, and takes {partition} anew")
         known = {"next_offset": row.next_offset, "cluster_id": "c", "topic_id": partition[0]}
-        reason = refusal(partition, known, broker)
+        reason = row.stopped or refusal(partition, known, broker)
         if reason is not None:
-            self.database.bit("refused partition")
-            return Refusal(reason)
+            self.database.bit("stopped partition" if row.stopped else "refused partition")
+            return Refusal(reason, row.epoch)
         row.epoch += 1
-        return Claimed(epoch=row.epoch, next_offset=row.next_offset, paused=row.paused)
+        return Claimed(
+            epoch=row.epoch,
+            next_offset=row.next_offset,
+            paused=row.paused,
+            loss_accepted_until=row.loss_accepted_until,
+        )
 
     def write(
         self,
@@ -381,8 +425,7 @@ class Store:
         self, ends: Mapping[Partition, Observation], epochs: Mapping[Partition, int]
     ) -> Future[None]:
         database = self.database
-        if database.down or database._unlucky():
-            self.session = None
+        if self.is_gone():
             return Noted(TransientError("observe failed"))
         rows = database.builds[self.build]
         for partition, seen in ends.items():
@@ -410,6 +453,3 @@ def _offsets(folded: Folded) -> tuple[dict[Partition, list[int]], dict[Partition
         applied.setdefault((topic, number), []).append(offset)
         dead.setdefault((topic, number), set()).add(offset)
     return applied, dead
-
-
-__all__ = ["EPOCH", "Database", "Reason", "Row", "Store", "Transaction", "at"]

@@ -30,6 +30,8 @@ _WEIGHTS: Final = {
     "pause": 8,
     "must stop": 5,
     "tick": 16,
+    "burst": 2,
+    "fail over": 6,
     "swap": 4,
     "trim": 2,
 }
@@ -78,7 +80,8 @@ def search(
 def _finding(seed: int, played: Schedule, error: Exception, database: type[Database]) -> Finding:
     smallest = _shrunk(played, type(error), database)
     world = World(smallest, database=database)
-    world.story = story = []
+    story: list[str] = []
+    world.story = story
     shown: Exception = error
     with quiet(story):
         try:

@@ -212,7 +212,8 @@ class World:
             p: Observation(self.broker.content[p].high, seen_at) for p in actor.worker.positions()
         }
         if not self.database.down:
-            actor.held = {p for p, row in self.database.live.items() if row.paused}
+            rows = self.database.live.items()
+            actor.held = {p for p, row in rows if row.paused or row.stopped}
 
     def rebalance(self) -> None:
         """The coordinator deals anew."""
@@ -292,11 +293,28 @@ class World:
         row.paused = not row.paused
 
     def must_stop(self) -> None:
-        """A consumer says that it can't read on from where it is."""
+        """A consumer can't read on from where it is, or the topic's id is in doubt."""
         actor = self._any(frozen=False)
         if actor is not None:
             for partition in list(actor.worker.positions())[:1]:
-                actor.consumer.must_stop(partition)
+                if self.chance.one_in(2):
+                    actor.consumer.must_stop(partition)
+                else:
+                    actor.worker.doubt([partition])
+
+    def burst(self) -> None:
+        """A producer gone bad: more dead records than a partition may have in a row."""
+        partitions = list(self.broker.content)
+        partition = partitions[self.chance.below(len(partitions))]
+        self.now_s += 0.001
+        for _ in range(20 + self.chance.below(4)):
+            self.broker.append(partition, self.now_s, kind=UNREADABLE)
+
+    def fail_over(self) -> None:
+        """A standby is promoted that lacks the last commits."""
+        if self.database.fail_over():
+            for actor in self.actors:
+                actor.store.broken = True
 
     def tick(self) -> None:
         """Time passes."""
@@ -322,8 +340,6 @@ class World:
         self.database.calm = True
         for actor in [a for a in self.actors if a.frozen]:
             self._end_of_frost(actor)
-        for row in self.database.live.values():
-            row.paused = False
         while self.database.ghosts:
             self.database.end_ghost(self.database.ghosts[0])
         fences = self.database.fences
@@ -352,6 +368,7 @@ class World:
         if all(actor.frozen for actor in self.actors):
             self._spawn()
         self.now_s += 1.0
+        self._operate()
         for actor in [a for a in self.actors if not a.frozen]:
             self._look(actor)
             actor.worker.observe(actor.seen)
@@ -361,6 +378,13 @@ class World:
                 self._turn(actor)
                 for transaction in [t for t in self.database.open if not self._is_frozen(t)]:
                     self.database.advance(transaction)
+
+    def _operate(self) -> None:
+        """An operator lets paused partitions go on, and accepts the loss where one was stopped."""
+        for partition, row in self.database.live.items():
+            row.paused = False
+            if row.stopped:
+                row.stopped, row.loss_accepted_until = None, self.broker.content[partition].high
 
     def _is_frozen(self, transaction: Transaction) -> bool:
         """Whether nobody is there to send what comes next."""
@@ -410,6 +434,8 @@ MOVES: Final[dict[str, Callable[[World], None]]] = {
     "pause": World.pause,
     "must stop": World.must_stop,
     "tick": World.tick,
+    "burst": World.burst,
+    "fail over": World.fail_over,
     "swap": World.swap,
     "trim": World.trim,
 }
@@ -421,8 +447,8 @@ class _Silent:
     def __getattr__(self, _name: str) -> Any:
         return self
 
-    def __call__(self, *_args: object, **_named: object) -> None:
-        return None
+    def __call__(self, *_args: object, **_named: object) -> "_Silent":
+        return self
 
 
 class _Told:
@@ -448,7 +474,7 @@ class _Even:
 
 @contextmanager
 def quiet(story: list[str] | None = None) -> Iterator[None]:
-    """While inside, the worker's page logs to the story if at all, and neither measures nor draws."""
+    """While inside, the page logs to the story if at all, and neither measures nor draws lots."""
     with (
         patch.object(page, "_log", _Silent() if story is None else _Told(story)),
         patch.object(page, "METRICS", _Silent()),

@@ -136,14 +136,15 @@ def _sold(settings: dict[str, str], database: Database) -> Rows:
     positions = {
         (topic, partition): offset
         for topic, partition, offset in _query(
-            database, "SELECT topic, partition, next_offset FROM build_1.positions"
+            database,
+            "SELECT topic, partition, next_offset FROM build_1.positions WHERE topic = 'orders'",
         )
     }
     records, _ = read_log(
         settings["VIEWKEEPER_KAFKA_BOOTSTRAP_SERVERS"], ("orders",), until=positions
     )
     registry = Registry(settings["VIEWKEEPER_SCHEMA_REGISTRY_URL"])
-    orders = expect((r for r in records if r.topic == "orders"), registry).views.orders
+    orders = expect(records, registry).views.orders
     sold: defaultdict[tuple[str, str], list[Any]] = defaultdict(lambda: [0, 0, Decimal(0)])
     for order in orders.values():
         if order["visible"] and order["status"] != "CANCELLED":

@@ -84,8 +84,8 @@ class Database:
         for item in folded.dead:
             assert _place(item.record) not in self.dead, "recorded twice"
             self.dead[_place(item.record)] = item.fault.reason
-        for name, record in folded.removals.items():
-            self.removals[name] = record.offset
+        for place, record in folded.removals.items():
+            self.removals[place] = record.offset
 
     def _not_older(self, folded: Folded, view: str) -> dict[Key, Stored]:
         changes = folded.changes[view]

@@ -1,0 +1,1 @@
+"""Dead letters on real parts: the breaker, the outbox, redrive, discard, purge."""

@@ -1,0 +1,1 @@
+"""Rebuild, verify, swap and repair on real parts."""

@@ -1,0 +1,161 @@
+"""What the tests of this folder share: a hostile log, a database that has read it, workers."""
+
+import secrets
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+
+from ingest import service
+from ingest.settings import IngestSettings
+from rebuild.run import Tell
+from tests.faults.oracle.compare import check_invariants, differences, hold
+from tests.faults.oracle.fold import expect
+from tests.faults.oracle.log import Registry, high_watermarks, read_log
+from tests.fixtures.contracts import SchemaIds
+from tests.fixtures.databases import Database
+from tests.fixtures.traffic import Traffic, produce
+from tests.fixtures.waiting import eventually
+from views.positions import PositionVector
+
+TOPICS = ("orders", "payments")
+WAIT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A broker with the topics and a registry with the contracts; how to write to it."""
+
+    bootstrap: str
+    registry: str
+    ids: SchemaIds
+
+    def produce(self, *, seed: int, orders: int, poison: float = 0.02) -> None:
+        """Hostile traffic, told under a prefix of its own."""
+        traffic = Traffic(
+            seed=seed, orders=orders, ids=self.ids, poison=poison, prefix=f"order-{seed}"
+        )
+        produce(self.bootstrap, list(traffic))
+
+    def end(self) -> PositionVector:
+        """Where the log ends now."""
+        return PositionVector(high_watermarks(self.bootstrap, TOPICS))
+
+    def settings(self, database: Database) -> IngestSettings:
+        """Settings of a worker, in a group of its own."""
+        return IngestSettings.model_validate(
+            {
+                "database_url": database.dsn,
+                "kafka_bootstrap_servers": self.bootstrap,
+                "schema_registry_url": self.registry,
+                "group_id": f"test-{secrets.token_hex(4)}",
+                "ops_port": 0,
+            }
+        )
+
+    def judge(self, database: Database, build: str) -> list[str]:
+        """What the oracle holds against a build, judged at the build's own position."""
+        held = hold(database.dsn, build)
+        records, pinned = read_log(self.bootstrap, TOPICS, until=held.next_offsets)
+        expected = expect(
+            records, Registry(self.registry), next_offsets=pinned, recorded=held.recorded
+        )
+        found = [*differences(held, expected), *check_invariants(database.dsn, build)]
+        return [str(difference) for difference in found]
+
+
+@dataclass(slots=True)
+class Watcher:
+    """Keeps what was said. `on_stage` is called when a stage begins."""
+
+    lines: list[str] = field(default_factory=list)
+    told: list[tuple[int, int | None]] = field(default_factory=list)
+
+    def say(self, line: str) -> None:
+        """Keep a line."""
+        self.lines.append(line)
+
+    @contextmanager
+    def stage(self, title: str) -> Iterator[Tell]:
+        """Keep what is told."""
+        self.lines.append(title)
+        yield lambda done, total: self.told.append((done, total))
+
+
+@contextmanager
+def worker(settings: IngestSettings) -> Iterator[None]:
+    """A live worker, in a thread."""
+    stop = threading.Event()
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            service.run(settings, stop=stop)
+        except BaseException as error:  # noqa: BLE001 - raised below, where the test sees it
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="worker")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+def value(database: Database, query: str, *parameters: object) -> Any:
+    """The one value that a query answers."""
+    with psycopg.connect(database.dsn) as connection:
+        row = connection.execute(query.encode(), parameters or None).fetchone()
+    return None if row is None else row[0]
+
+
+def execute(database: Database, *statements: str) -> None:
+    """Statements of somebody who tampers with rows."""
+    with psycopg.connect(database.dsn) as connection:
+        for statement in statements:
+            assert connection.execute(statement.encode()).rowcount != 0, statement
+
+
+def live(database: Database) -> str:
+    """The schema of the live build."""
+    return str(value(database, "SELECT name FROM ingest.builds WHERE state = 'live'"))
+
+
+def builds(database: Database) -> dict[str, str]:
+    """Every build and its state."""
+    with psycopg.connect(database.dsn) as connection:
+        rows = connection.execute("SELECT name, state FROM ingest.builds ORDER BY number")
+        return {str(name): str(state) for name, state in rows}
+
+
+def schemas(database: Database) -> set[str]:
+    """The schemas of builds that exist, whatever `ingest.builds` says."""
+    with psycopg.connect(database.dsn) as connection:
+        rows = connection.execute(
+            "SELECT nspname FROM pg_namespace WHERE nspname ~ '^(build_|repair)'"
+        )
+        return {str(row[0]) for row in rows}
+
+
+def offsets(database: Database, build: str) -> Mapping[tuple[str, int], int]:
+    """The position of a build."""
+    with psycopg.connect(database.dsn) as connection:
+        rows = connection.execute(
+            f"SELECT topic, partition, next_offset FROM {build}.positions".encode()
+        )
+        return {(topic, partition): offset for topic, partition, offset in rows}
+
+
+def wait_until_live_includes(database: Database, position: PositionVector) -> None:
+    """Wait until the live build holds every event below a position."""
+
+    def reached() -> bool:
+        return PositionVector(offsets(database, live(database))).includes(position)
+
+    eventually(reached, WAIT_S, f"the live build reaches {position}")

@@ -1,0 +1,88 @@
+"""A rebuild may be killed at any moment: the live views are whole, the next call finishes."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from ingest.settings import IngestSettings
+from rebuild import run
+from rebuild.builder import StoppedError
+from rebuild.run import Options
+from tests.fixtures.databases import Database
+from tests.integration.rebuild.killed import STEPS
+from tests.integration.rebuild.parts import Log, Watcher, builds, live, offsets, schemas
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+def rebuild_until_killed(settings: IngestSettings, step: str) -> None:
+    environment = {
+        **os.environ,
+        "VIEWKEEPER_DATABASE_URL": settings.database_url.get_secret_value(),
+        "VIEWKEEPER_KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
+        "VIEWKEEPER_SCHEMA_REGISTRY_URL": settings.schema_registry_url,
+    }
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.integration.rebuild.killed", step],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        timeout=60,
+    )
+    assert ended.returncode == -signal.SIGKILL, ended.stderr[-2_000:]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_it_leaves_the_live_views_whole_and_the_next_call_finishes(
+    step: str, log: Log, shop: Database, watcher: Watcher
+) -> None:
+    settings = log.settings(shop)
+    before = offsets(shop, "build_1")
+    rebuild_until_killed(settings, step)
+    assert offsets(shop, "build_1") == before
+    if step == "committed":
+        assert builds(shop) == {"build_1": "previous", "build_2": "live"}
+        return
+    assert live(shop) == "build_1"
+    report = run.rebuild(settings, Options(), watcher, threading.Event())
+    assert report.resumed
+    assert builds(shop) == {"build_1": "previous", report.build: "live"}
+    assert log.judge(shop, report.build) == []
+
+
+def test_stopped_by_hand_it_goes_on_from_where_it_was(
+    log: Log, shop: Database, watcher: Watcher
+) -> None:
+    settings, stop = log.settings(shop), threading.Event()
+    stop.set()
+    with pytest.raises(StoppedError):
+        run.rebuild(settings, Options(), watcher, stop)
+    assert builds(shop) == {"build_1": "live", "build_2": "building"}
+    assert run.rebuild(settings, Options(swap=False), watcher, threading.Event()).resumed
+    assert builds(shop) == {"build_1": "live", "build_2": "ready"}
+    assert run.abandon(settings) == ["build_2"]
+    assert schemas(shop) == {"build_1"}
+
+
+def test_from_scratch_drops_what_was_begun(log: Log, shop: Database, watcher: Watcher) -> None:
+    settings, stop = log.settings(shop), threading.Event()
+    run.rebuild(settings, Options(swap=False), watcher, stop)
+    report = run.rebuild(settings, Options(swap=False, from_scratch=True), watcher, stop)
+    assert not report.resumed
+    assert builds(shop) == {"build_1": "live", report.build: "ready"}
+    assert run.swap_ready(settings, watcher, stop).swapped is not None
+    assert live(shop) == report.build
+
+
+def test_several_processes_at_once_build_the_same(
+    log: Log, shop: Database, watcher: Watcher
+) -> None:
+    settings = log.settings(shop)
+    report = run.rebuild(settings, Options(processes=2), watcher, threading.Event())
+    assert report.ok
+    assert log.judge(shop, report.build) == []

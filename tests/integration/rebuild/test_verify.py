@@ -1,0 +1,153 @@
+"""`verify` proves that the live views are what the log adds up to, and shows where they are not."""
+
+import threading
+
+import pytest
+
+from ingest.errors import RefusedError
+from rebuild import run, turn
+from rebuild.run import Options
+from tests.fixtures.databases import Database
+from tests.integration.rebuild.parts import (
+    Log,
+    Watcher,
+    builds,
+    execute,
+    live,
+    schemas,
+    value,
+    worker,
+)
+from views import CATALOGUE
+
+
+def test_sound_views_are_proved_and_nothing_stays_behind(
+    log: Log, shop: Database, watcher: Watcher
+) -> None:
+    before = builds(shop)
+    report = run.verify(log.settings(shop), Options(), watcher, threading.Event())
+    assert report.result is not None
+    assert report.ok
+    assert report.result.notes == []
+    counted = {view.view: view.rows for view in report.result.views}
+    for view in CATALOGUE.views:
+        assert counted[view.name] == value(shop, f"SELECT count(*) FROM build_1.{view.name}") > 0
+    assert counted["tombstones"] > 0
+    assert counted["positions"] == 6
+    assert (builds(shop), schemas(shop)) == (before, {"build_1"})
+    assert watcher.told[-1][0] == watcher.told[-1][1] == report.events
+
+
+def test_it_needs_no_pause_of_ingest(log: Log, shop: Database, watcher: Watcher) -> None:
+    settings = log.settings(shop)
+    with worker(settings):
+        producer = threading.Thread(target=log.produce, kwargs={"seed": 12, "orders": 100})
+        producer.start()
+        report = run.verify(settings, Options(), watcher, threading.Event())
+        producer.join()
+    assert report.ok, report.result
+
+
+TAMPERED = {
+    "a cent in an order": (
+        "UPDATE build_1.orders SET amount = amount + 0.01 WHERE order_id ="
+        " (SELECT min(order_id) FROM build_1.orders WHERE visible AND status <> 'CANCELLED')",
+        ("orders", "different", {"amount", "outstanding"}),
+    ),
+    "a cent in a payment": (
+        "UPDATE build_1.payments SET refunded_amount = refunded_amount + 0.01 WHERE (order_id,"
+        " payment_id) = (SELECT order_id, payment_id FROM build_1.payments ORDER BY 1, 2 LIMIT 1)",
+        ("payments", "different", {"refunded_amount"}),
+    ),
+    "a cent in a total": (
+        "UPDATE build_1.customer_totals SET paid = paid + 0.01 WHERE (customer_id, currency) ="
+        " (SELECT customer_id, currency FROM build_1.customer_totals ORDER BY 1, 2 LIMIT 1)",
+        ("customer_totals", "different", {"paid"}),
+    ),
+    "a sale too many": (
+        "INSERT INTO build_1.daily_sales SELECT DATE '1999-12-31', currency, order_count,"
+        " cancelled_count, ordered, paid, refunded, outstanding FROM build_1.daily_sales LIMIT 1",
+        ("daily_sales", "too many", set()),
+    ),
+    "a payment missing": (
+        "DELETE FROM build_1.payments WHERE (order_id, payment_id) ="
+        " (SELECT order_id, payment_id FROM build_1.payments ORDER BY 1 DESC, 2 LIMIT 1)",
+        ("payments", "missing", set()),
+    ),
+    "a hidden row shown": (
+        "UPDATE build_1.orders SET visible = true WHERE order_id ="
+        " (SELECT min(order_id) FROM build_1.orders WHERE NOT visible)",
+        ("orders", "different", {"visible"}),
+    ),
+    "a tombstone forgotten": (
+        "DELETE FROM build_1.tombstones WHERE key = (SELECT min(key) FROM build_1.tombstones)",
+        ("tombstones", "missing", set()),
+    ),
+    "a counter": (
+        "UPDATE build_1.positions SET applied = applied + 1"
+        " WHERE topic = 'orders' AND partition = 1",
+        ("positions", "different", {"applied"}),
+    ),
+}
+
+
+def test_whatever_was_changed_is_shown_and_cured_by_a_rebuild(
+    log: Log, shop: Database, watcher: Watcher
+) -> None:
+    execute(shop, *(statement for statement, _ in TAMPERED.values()))
+    settings, stop = log.settings(shop), threading.Event()
+    report = run.verify(settings, Options(), watcher, stop)
+    assert not report.ok
+    assert report.result is not None
+    shown = [(d.view, d.kind, set(d.columns)) for d in report.result.first]
+    for name, (_, expected) in TAMPERED.items():
+        assert expected in shown, name
+    assert len(shown) == len(TAMPERED)
+    assert builds(shop) == {"build_1": "live"}
+
+    stopped = run.rebuild(settings, Options(), watcher, stop)
+    assert (stopped.ok, stopped.swapped) == (False, None)
+    assert live(shop) == "build_1"
+    cured = run.rebuild(settings, Options(accept_differences=True), watcher, stop)
+    assert cured.resumed
+    assert live(shop) == cured.build == stopped.build
+    assert run.verify(settings, Options(), watcher, stop).ok
+    assert log.judge(shop, cured.build) == []
+
+
+def test_a_declared_difference_is_reported_and_does_not_fail(
+    log: Log, shop: Database, watcher: Watcher
+) -> None:
+    execute(shop, "UPDATE build_1.payments SET method = 'by hand'")
+    options = Options(declared=run.declared_columns(["payments.method"]))
+    report = run.verify(log.settings(shop), options, watcher, threading.Event())
+    assert report.ok
+    assert report.result is not None
+    declared = {view.view: dict(view.declared) for view in report.result.views}
+    assert declared["payments"] == {"method": value(shop, "SELECT count(*) FROM build_1.payments")}
+    with pytest.raises(ValueError, match=r"payments\.colour"):
+        run.declared_columns(["payments.colour"])
+
+
+def test_a_second_one_is_told_who_is_at_it(log: Log, shop: Database, watcher: Watcher) -> None:
+    settings = log.settings(shop)
+    with (
+        turn.held(shop.dsn, "rebuild"),
+        pytest.raises(RefusedError, match=r"another one is running: rebuild .+/\d+"),
+    ):
+        run.verify(settings, Options(), watcher, threading.Event())
+    assert run.verify(settings, Options(), watcher, threading.Event()).ok
+
+
+def test_too_little_room_is_said_before_anything_is_made(
+    log: Log, shop: Database, watcher: Watcher
+) -> None:
+    with pytest.raises(RefusedError, match=r"needs about .+ GB"):
+        run.rebuild(log.settings(shop), Options(free_bytes=1_000), watcher, threading.Event())
+    assert schemas(shop) == {"build_1"}
+
+
+def test_an_unsafe_database_is_refused(log: Log, shop: Database, watcher: Watcher) -> None:
+    execute(shop, f"ALTER DATABASE {shop.name} SET synchronous_commit = off")
+    with pytest.raises(RefusedError, match="synchronous_commit=off"):
+        run.rebuild(log.settings(shop), Options(), watcher, threading.Event())

@@ -704,6 +704,7 @@ class Worker:
         most = min(_BACKOFF_MOST_S, _BACKOFF_FIRST_S * 2.0**tries)
         wait_s = most * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
         if self._outage is None:
+            METRICS.outages.inc()
             _log.warning("waiting", reason=str(error))
             self._kafka.pause(self._owned)
         self._outage = Outage(str(error), tries, self._clock() + wait_s)

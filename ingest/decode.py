@@ -146,7 +146,7 @@ class Decoder:
         """
         suspects: dict[tuple[str, int], list[int]] = {}
         for at, item in enumerate(items):
-            if isinstance(item, Dead) and item.fault.reason in _CURABLE and _has_id(item.record):
+            if isinstance(item, Dead) and _is_suspect(item):
                 suspects.setdefault((item.record.topic, _schema_id(item.record)), []).append(at)
         if not suspects:
             return False
@@ -292,8 +292,11 @@ def _plainly_framed(key: bytes, value: bytes) -> bool:
     )
 
 
-def _has_id(record: Record) -> bool:
-    return record.value is not None and len(record.value) >= HEADER_BYTES
+def _is_suspect(item: Dead) -> bool:
+    """Whether another try may make an event of it."""
+    value = item.record.value
+    has_id = value is not None and len(value) >= HEADER_BYTES
+    return has_id and item.fault.reason in _CURABLE and not item.on_record
 
 
 def _schema_id(record: Record) -> int:

@@ -51,7 +51,7 @@ def as_recorded(item: Item, letters: Mapping[int, Recorded]) -> Item:
     letter = letters.get(item.record.offset)
     if letter is None or letter.goes_in:
         return item
-    return Dead(item.record, letter.fault, letter.schema_id, letter.attempts)
+    return Dead(item.record, letter.fault, letter.schema_id, letter.attempts, on_record=True)
 
 
 def list_applied(

@@ -195,7 +195,12 @@ class Outbox:
         for topic in {letter.topic for letter in letters}:
             self._have_topic(topic)
         if self._producer is None:
-            options: dict[str, Any] = {**self._producer_options, **_QUIET}
+            # One letter a batch: a broker refuses a batch as a whole for one that is too large.
+            options: dict[str, Any] = {
+                "batch.num.messages": 1,
+                **self._producer_options,
+                **_QUIET,
+            }
             self._producer = Producer(options)
         turn = _Turn()
         for letter in letters:

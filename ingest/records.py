@@ -42,12 +42,16 @@ class Removal(NamedTuple):
 
 
 class Dead(NamedTuple):
-    """A record that becomes a dead letter, after `attempts` tries at decoding it."""
+    """A record that becomes a dead letter, after `attempts` tries at decoding it.
+
+    `on_record`: it was one before, and is not tried again by whoever reads the log anew.
+    """
 
     record: Record
     fault: Fault
     schema_id: int | None
     attempts: int
+    on_record: bool = False
 
 
 Item = Event | Removal | Dead

@@ -12,6 +12,7 @@ from ingest import claim
 from ingest.claim import BrokerView, Claimed, Observation, Refusal
 from ingest.connect import Session
 from ingest.fold import Folded
+from ingest.metrics import METRICS
 from ingest.write import write
 from views.positions import Partition
 
@@ -40,9 +41,13 @@ class Store:
         ends: Mapping[Partition, Observation],
     ) -> "Future[None]":
         """Commit a batch; its outcome is the future's. See `ingest.write.write`."""
-        return self._thread.submit(
-            write, self._session, folded, epochs=epochs, topic_ids=dict(self._topic_ids), ends=ends
-        )
+        topic_ids = dict(self._topic_ids)
+
+        def timed() -> None:
+            with METRICS.write_seconds.time():
+                write(self._session, folded, epochs=epochs, topic_ids=topic_ids, ends=ends)
+
+        return self._thread.submit(timed)
 
     def observe(
         self, ends: Mapping[Partition, Observation], epochs: Mapping[Partition, int]

@@ -149,7 +149,9 @@ class Scene:
 
     def run_json(self, *arguments: str, code: int = 0) -> Any:
         """The same with `--json`, read."""
-        return json.loads(self.run(*arguments, "--json", code=code))
+        printed = self.run(*arguments, "--json", code=code)
+        # The log of a worker in this process goes the same way, a line at a time.
+        return json.loads(printed[printed.index("{\n") :])
 
     def process(self, *arguments: str) -> "subprocess.Popen[bytes]":
         """`viewkeeper ...` as a process of its own, to be killed."""

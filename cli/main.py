@@ -24,6 +24,7 @@ COMMANDS = {
     "rebuild": "cli.rebuild:rebuild",
     "verify": "cli.rebuild:verify",
     "swap": "cli.rebuild:swap",
+    "explain": "cli.explain:app",
     "dead-letters": "cli.dead_letters:app",
     "positions": "cli.positions:app",
     "schemas": "cli.contracts:app",

@@ -92,7 +92,7 @@ def rebuild(
     Queries and ingest go on meanwhile. Safe to end at any moment; the next call goes on. Exit
     code 1: differences were found, nothing was switched.
     """
-    settings = _settings()
+    settings = quiet_settings()
     if order is not None or customer is not None:
         _repair(settings, order, customer, as_json=as_json)
         return
@@ -111,7 +111,7 @@ def rebuild(
         retry_letters=retry_dead_letters,
         free_bytes=None if free_gb is None else round(free_gb * 1e9),
     )
-    with _stoppable() as stop:
+    with stoppable() as stop:
         _answer(run.rebuild(settings, options, _Terminal(), stop), as_json=as_json)
 
 
@@ -134,8 +134,8 @@ def verify(
         declared=_declared(declared),
         free_bytes=None if free_gb is None else round(free_gb * 1e9),
     )
-    with _stoppable() as stop:
-        _answer(run.verify(_settings(), options, _Terminal(), stop), as_json=as_json)
+    with stoppable() as stop:
+        _answer(run.verify(quiet_settings(), options, _Terminal(), stop), as_json=as_json)
 
 
 def swap(
@@ -153,13 +153,13 @@ def swap(
     """Make the build live that `rebuild --no-swap` left, or go back to the one before."""
     if now and not rollback:
         raise UsageError("--now goes with --rollback")
-    settings = _settings()
+    settings = quiet_settings()
     if drop_previous:
         if rollback:
             raise UsageError("--drop-previous leaves nothing to roll back to: give one of them")
         _say_dropped(run.drop_previous(settings))
         return
-    with _stoppable() as stop:
+    with stoppable() as stop:
         if rollback:
             report = run.roll_back(settings, _Terminal(), stop, now=now)
         else:
@@ -167,7 +167,8 @@ def swap(
         _answer(report, as_json=as_json)
 
 
-def _settings() -> IngestSettings:
+def quiet_settings() -> IngestSettings:
+    """The worker's settings; its lines about every partition stay out of the answer."""
     log_to_stderr()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     return IngestSettings.model_validate({})
@@ -181,20 +182,20 @@ def _declared(names: list[str] | None) -> tuple[str, ...]:
 
 
 @contextmanager
-def _stoppable() -> Iterator[Any]:
+def stoppable(left: str = "and the next call goes on from here") -> Iterator[Any]:
     """Ctrl-C ends it between two batches; what is done stays for the next call."""
     with stop_signal() as stop:
         try:
             yield stop
         except StoppedError:
-            say("stopped; the live views are as they were, and the next call goes on from here")
+            say(f"stopped; the live views are as they were, {left}")
             raise typer.Exit(1) from None
 
 
 def _repair(
     settings: IngestSettings, order: str | None, customer: str | None, *, as_json: bool
 ) -> None:
-    with _stoppable() as stop:
+    with stoppable() as stop:
         found = repair.repair(settings, order=order, customer=customer, stop=stop, say=say)
     if as_json:
         answer_json(asdict(found))

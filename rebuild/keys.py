@@ -19,17 +19,26 @@ AT_ONCE: Final = 5_000
 _POLL_S: Final = 0.2
 _SILENCE_S: Final = 30.0
 Wanted = Callable[[Record], bool]
+Tell = Callable[[int, int | None], None]
 
 
 class Scan:
     """Reads a log once, from its beginning on; `go_to` may be called again to read further."""
 
     def __init__(
-        self, log: Log, starts: Mapping[Partition, int], wanted: Wanted, stop: threading.Event
+        self,
+        log: Log,
+        starts: Mapping[Partition, int],
+        wanted: Wanted,
+        stop: threading.Event,
+        *,
+        tell: Tell | None = None,
     ) -> None:
         self._log = log
         self._wanted = wanted
         self._stop = stop
+        self._tell = tell
+        self._begins = sum(starts.values())
         self._next = dict(starts)
         self.records: list[Record] = []
         log.start(starts)
@@ -39,6 +48,11 @@ class Scan:
 
         RefusedError: the broker gave nothing for half a minute. StoppedError: `stop` was set.
         """
+        if not self.read_on(until, _SILENCE_S):
+            raise RefusedError("the broker gave no records for half a minute: try again")
+
+    def read_on(self, until: Mapping[Partition, int], silence_s: float) -> bool:
+        """Read up to a position; False: the broker gave nothing for so long before it."""
         heard_at = time.monotonic()
         while not self._reached(until):
             if self._stop.is_set():
@@ -53,8 +67,18 @@ class Scan:
             self._next.update(moved)
             if found or moved:
                 heard_at = time.monotonic()
-            elif time.monotonic() - heard_at > _SILENCE_S:
-                raise RefusedError("the broker gave no records for half a minute: try again")
+            elif time.monotonic() - heard_at > silence_s:
+                return False
+            if self._tell is not None:
+                self._tell(sum(self._next.values()) - self._begins, self._length(until))
+        return True
+
+    def position(self, partition: Partition) -> int:
+        """The next offset of a partition that would be read."""
+        return self._next[partition]
+
+    def _length(self, until: Mapping[Partition, int]) -> int:
+        return sum(until.values()) - self._begins
 
     def _reached(self, until: Mapping[Partition, int]) -> bool:
         return all(self._next.get(p, 0) >= n for p, n in until.items())

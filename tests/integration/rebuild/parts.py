@@ -56,6 +56,15 @@ class Log:
             }
         )
 
+    def environment(self, database: Database) -> Mapping[str, str]:
+        """The same for programs."""
+        return {
+            "VIEWKEEPER_DATABASE_URL": database.dsn,
+            "VIEWKEEPER_KAFKA_BOOTSTRAP_SERVERS": self.bootstrap,
+            "VIEWKEEPER_SCHEMA_REGISTRY_URL": self.registry,
+            "VIEWKEEPER_OPS_PORT": "0",
+        }
+
     def judge(self, database: Database, build: str) -> list[str]:
         """What the oracle holds against a build, judged at the build's own position."""
         held = hold(database.dsn, build)

@@ -1,5 +1,6 @@
 """`viewkeeper explain`: the events behind a row, what each changed, and the row they add up to."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, Final
@@ -14,7 +15,7 @@ app = typer.Typer(
     help="Say where a row comes from: every event behind it, in order.", no_args_is_help=True
 )
 
-_LONG: Final = 60
+_LONG: Final = 48
 
 
 @app.callback()
@@ -74,7 +75,7 @@ def _show_events(events: list[Step]) -> None:
             step.topic,
             str(step.partition),
             f"{step.offset:,}",
-            f"{step.recorded_at:%Y-%m-%d %H:%M:%S}",
+            f"{step.recorded_at:%Y-%m-%d %H:%M:%S}.{step.recorded_at.microsecond // 1000:03}",
             "-" if step.schema_id is None else str(step.schema_id),
             _event(step),
             "-" if step.version is None else f"{step.version:,}",
@@ -97,10 +98,9 @@ def _outcome(step: Step) -> str:
 def _changed(step: Step) -> str:
     if step.detail is not None:
         return f"{step.reason}: {step.detail}"
-    if not step.changes:
-        return "-"
     made = {(c.view, c.key) for c in step.changes if c.before is None and c.column == "version"}
-    return "; ".join(_change(change, made) for change in step.changes if _worth(change, made))
+    told = [_change(change, made) for change in step.changes if _worth(change, made)]
+    return "; ".join(told) or "-"
 
 
 def _worth(change: Change, made: set[tuple[str, tuple[str, ...]]]) -> bool:
@@ -126,21 +126,22 @@ def _show_row(row: Compared) -> None:
     answer(f"\n{row.view} {' '.join(map(str, row.key))}: {state}")
     sides = table("column", "in the views", "from the log", "")
     for name in dict.fromkeys([*(row.stored or ()), *(row.from_log or ())]):
+        differs = name in row.differs
         sides.add_row(
             name,
-            _side(row.stored, name),
-            _side(row.from_log, name),
-            "<- differs" if name in row.differs else "",
+            _side(row.stored, name, whole=differs),
+            _side(row.from_log, name, whole=differs),
+            "<- differs" if differs else "",
         )
     answer_table(sides)
 
 
-def _side(row: Mapping[str, Any] | None, name: str) -> str:
-    return "" if row is None else _value(row.get(name), most=None)
+def _side(row: Mapping[str, Any] | None, name: str, *, whole: bool) -> str:
+    return "" if row is None else _value(row.get(name), whole=whole)
 
 
-def _value(value: Any, *, most: int | None = _LONG) -> str:
+def _value(value: Any, *, whole: bool = False) -> str:
     if value is None:
         return "-"
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    return text if most is None or len(text) <= most else f"{text[: most - 1]}…"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if whole or len(text) <= _LONG else f"{text[: _LONG - 1]}…"

@@ -1,0 +1,222 @@
+"""Dead letters and builds: open and discarded ones stay out, redriven ones go in, none twice."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from rebuild import run
+from rebuild.run import Options, Tell
+from tests.fixtures.databases import Database, DatabaseServer
+from tests.integration.dead_letters.scene import LateSchema, Scene
+from tests.integration.rebuild.parts import (
+    Log,
+    Watcher,
+    builds,
+    live,
+    offsets,
+    value,
+    wait_until_live_includes,
+    worker,
+)
+from views.positions import PositionVector
+
+PREFIX = "late"
+
+
+@dataclass(slots=True)
+class Late:
+    """Three orders that were dead for want of their schema; it is known by now."""
+
+    scene: Scene
+    shop: Database
+    first: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.first = min(number for number, _state in self.letters())
+
+    def letters(self) -> list[tuple[int, str]]:
+        """Number and state of each."""
+        return [
+            (number, state)
+            for number, state in self.scene.query(
+                "SELECT id, state FROM ingest.dead_letters"
+                " WHERE convert_from(key, 'UTF8') LIKE %s ORDER BY id",
+                f"{PREFIX}-%",
+            )
+        ]
+
+    def redrive(self, *numbers: int) -> None:
+        """`viewkeeper dead-letters redrive ID ...`."""
+        for number in numbers:
+            self.scene.run("dead-letters", "redrive", str(number))
+
+    def held_by(self, build: str) -> list[str]:
+        """Which of the orders a build shows."""
+        rows = self.scene.query(
+            f"SELECT order_id FROM {build}.orders WHERE visible AND order_id LIKE %s ORDER BY 1",
+            f"{PREFIX}-%",
+        )
+        return [str(row[0]) for row in rows]
+
+    def orders(self, *numbers: int) -> list[str]:
+        """The ids of the orders of letters."""
+        return sorted(
+            str(row[0])
+            for number in numbers
+            for row in self.scene.query(
+                "SELECT convert_from(key, 'UTF8') FROM ingest.dead_letters WHERE id = %s", number
+            )
+        )
+
+    def count(self) -> int:
+        """Dead letters on record, all of them."""
+        return int(value(self.shop, "SELECT count(*) FROM ingest.dead_letters"))
+
+
+@pytest.fixture(scope="module")
+def buried(log: Log, read: Database, database_server: DatabaseServer) -> Iterator[Database]:
+    """A database whose worker had to bury three orders; their schema was registered afterwards."""
+    schema = LateSchema(log.registry, "rebuilt")
+    database = database_server.create(template=read.name)
+    scene = Scene(dsn=database.dsn, bootstrap=log.bootstrap, registry=log.registry, ids=log.ids)
+    scene.tell(scene.of_schema(schema.id, 3, prefix=PREFIX))
+    with worker(log.settings(database)):
+        wait_until_live_includes(database, log.end())
+    schema.register()
+    yield database
+    database_server.drop(database)
+
+
+@pytest.fixture
+def shop(buried: Database, database_server: DatabaseServer) -> Iterator[Database]:
+    """A copy of it for one test."""
+    copy = database_server.create(template=buried.name)
+    yield copy
+    database_server.drop(copy)
+
+
+@pytest.fixture
+def late(log: Log, shop: Database) -> Late:
+    """The three letters of a test's own database, all open."""
+    scene = Scene(dsn=shop.dsn, bootstrap=log.bootstrap, registry=log.registry, ids=log.ids)
+    made = Late(scene, shop)
+    assert [state for _number, state in made.letters()] == ["open"] * 3
+    return made
+
+
+def test_open_and_discarded_ones_stay_out_and_redriven_ones_go_in(
+    log: Log, shop: Database, watcher: Watcher, late: Late
+) -> None:
+    (_open, gone, back) = (number for number, _state in late.letters())
+    late.scene.run("dead-letters", "discard", str(gone))
+    late.redrive(back)
+    before = late.count()
+    settings, stop = log.settings(shop), threading.Event()
+    report = run.rebuild(settings, Options(), watcher, stop)
+    assert report.ok, report.result
+    assert report.result is not None
+    assert report.result.notes == []
+    assert live(shop) == report.build
+    assert late.held_by(report.build) == late.held_by("build_1") == late.orders(back)
+    assert late.count() == before
+    assert [state for _number, state in late.letters()] == ["open", "discarded", "redriven"]
+    assert log.judge(shop, report.build) == []
+    assert run.verify(settings, Options(), watcher, stop).ok
+
+
+@dataclass(slots=True)
+class Interrupting(Watcher):
+    """Calls somebody once, when a line that begins so is said or a stage so named begins."""
+
+    at: str = ""
+    call: Callable[[], None] = lambda: None
+    called: int = 0
+
+    def say(self, line: str) -> None:
+        """Keep a line."""
+        Watcher.say(self, line)
+        self._meet(line)
+
+    @contextmanager
+    def stage(self, title: str) -> Iterator[Tell]:
+        """Keep what is told."""
+        with Watcher.stage(self, title) as tell:
+            self._meet(title)
+            yield tell
+
+    def _meet(self, line: str) -> None:
+        if line.startswith(self.at) and not self.called:
+            self.called += 1
+            self.call()
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "build_",
+        pytest.param("aggregates and indexes", marks=pytest.mark.proof),
+        "comparing every row",
+    ],
+)
+def test_one_that_is_redriven_while_a_rebuild_runs_is_in_the_new_build(
+    moment: str, log: Log, shop: Database, late: Late
+) -> None:
+    watcher = Interrupting(at=moment, call=lambda: late.redrive(late.first))
+    with worker(log.settings(shop)):
+        report = run.rebuild(log.settings(shop), Options(), watcher, threading.Event())
+    assert watcher.called == 1
+    assert report.ok, report.result
+    assert late.held_by(report.build) == late.orders(late.first)
+    assert log.judge(shop, report.build) == []
+
+
+def test_one_that_is_redriven_between_swap_and_rollback_is_in_both_builds(
+    log: Log, shop: Database, watcher: Watcher, late: Late
+) -> None:
+    settings, stop = log.settings(shop), threading.Event()
+    (one, two, three) = (number for number, _state in late.letters())
+    with worker(settings):
+        built = run.rebuild(settings, Options(), watcher, stop).build
+        late.redrive(one)
+        run.roll_back(settings, watcher, stop, now=False)
+        assert live(shop) == "build_1"
+        assert late.held_by("build_1") == late.orders(one)
+        late.redrive(two)
+        run.roll_back(settings, watcher, stop, now=True)
+        assert live(shop) == built
+        assert late.held_by(built) == late.orders(one, two)
+        late.redrive(three)
+        log.produce(seed=310, orders=10)
+        wait_until_live_includes(shop, log.end())
+        run.roll_back(settings, watcher, stop, now=False)
+    for build in (built, "build_1"):
+        assert late.held_by(build) == late.orders(one, two, three)
+        assert log.judge(shop, build) == []
+    assert run.verify(settings, Options(), watcher, stop).ok
+
+
+def test_a_fixed_decoder_brings_open_ones_in_and_the_swap_closes_them(
+    log: Log, shop: Database, watcher: Watcher, late: Late
+) -> None:
+    settings, stop = log.settings(shop), threading.Event()
+    waiting = [number for number, state in late.letters() if state == "open"]
+    late.scene.run("dead-letters", "discard", str(waiting[0]))
+    ready = run.rebuild(settings, Options(swap=False, retry_letters=True), watcher, stop)
+    assert ready.ok
+    assert [state for _number, state in late.letters()] == ["discarded", "open", "open"]
+    assert late.held_by("build_1") == []
+    done = run.rebuild(settings, Options(retry_letters=True), watcher, stop)
+    assert done.swapped is not None
+    assert len(done.swapped.retried) >= 2  # conflicts that newer versions have settled, too
+    assert [state for _number, state in late.letters()] == ["discarded", "redriven", "redriven"]
+    assert late.held_by(done.build) == late.orders(*waiting[1:])
+    assert log.judge(shop, done.build) == []
+    run.roll_back(settings, watcher, stop, now=False)
+    assert builds(shop)["build_1"] == "live"
+    assert late.held_by("build_1") == late.orders(*waiting[1:])
+    assert PositionVector(offsets(shop, "build_1")).includes(
+        PositionVector(offsets(shop, done.build))
+    )

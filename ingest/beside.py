@@ -14,6 +14,7 @@ from psycopg import Connection
 
 from ingest.claim import BrokerView
 from ingest.connect import APPLICATION, connect, live_build, translated
+from ingest.operate import BuildProgress, progress
 from views.positions import Partition
 
 Row = tuple[Any, ...]
@@ -102,6 +103,10 @@ class Beside:
             return {(topic, partition) for topic, partition in rows}
 
         return self._do(ask)
+
+    def builds(self) -> tuple[BuildProgress, ...]:
+        """How far every build is: one that is being made beside the live one, too."""
+        return self._do(lambda connection: tuple(progress(connection)))
 
     def close(self) -> None:
         """Close the connection."""

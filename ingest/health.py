@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -28,7 +29,12 @@ def ops_app(status: Status) -> Starlette:
 
     def readyz(_request: Request) -> Response:
         problems = status.problems()
-        body = {"ready": not problems, "problems": problems, "partitions": status.owned}
+        body = {
+            "ready": not problems,
+            "problems": problems,
+            "partitions": status.owned,
+            "builds": [asdict(build) for build in status.builds],
+        }
         return JSONResponse(body, status_code=503 if problems else 200)
 
     def metrics(_request: Request) -> Response:

@@ -1,10 +1,12 @@
 """The worker's metrics: one typed list. Names follow Prometheus' rules, units in the name."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ingest.fold import COUNTERS, Folded
+from ingest.operate import BuildProgress
 from views.positions import Partition
 
 REGISTRY = CollectorRegistry()
@@ -96,6 +98,19 @@ class Metrics:
             "partition",
         )
     )
+    build_events: Gauge = field(
+        default_factory=lambda: _gauge(
+            "viewkeeper_build_events", "Offsets that a build holds.", "build", "state"
+        )
+    )
+    build_behind: Gauge = field(
+        default_factory=lambda: _gauge(
+            "viewkeeper_build_behind_live_events",
+            "Offsets that the live build holds and this one does not.",
+            "build",
+            "state",
+        )
+    )
     ready: Gauge = field(
         default_factory=lambda: _gauge("viewkeeper_ready", "1 while the worker is ready.")
     )
@@ -110,6 +125,14 @@ class Metrics:
                     self.records.labels(topic, outcome).inc(count)
             end = folded.advances[topic, partition].end
             self.next_offset.labels(topic, str(partition)).set(end)
+
+    def builds(self, found: Iterable[BuildProgress]) -> None:
+        """Note how far every build is; those that are gone are forgotten."""
+        self.build_events.clear()
+        self.build_behind.clear()
+        for build in found:
+            self.build_events.labels(build.name, build.state).set(build.events)
+            self.build_behind.labels(build.name, build.state).set(build.behind_live_events)
 
     def end(self, partition: Partition, high: int, next_offset: int) -> None:
         """Note how far a partition is behind its end."""

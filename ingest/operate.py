@@ -62,6 +62,16 @@ class PartitionState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BuildProgress:
+    """How far one build is: the offsets that it holds, and how many the live one has beyond it."""
+
+    name: str
+    state: str
+    events: int
+    behind_live_events: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetterLine:
     """A dead letter in a list: everything but its bytes."""
 
@@ -136,6 +146,31 @@ def live_build(connection: Connection) -> Build:
         if build.live:
             return build
     raise UnknownThingError("no build is live: run `alembic upgrade head`")
+
+
+def progress(connection: Connection) -> list[BuildProgress]:
+    """How far every build is, oldest first. UnknownThingError: none is live."""
+    query = (
+        "SELECT coalesce(sum(p.next_offset), 0)::bigint,"
+        " coalesce(sum(greatest(l.next_offset - coalesce(p.next_offset, 0), 0)), 0)::bigint"
+        " FROM {} l LEFT JOIN {} p USING (topic, partition)"
+    )
+    live = sql.Identifier(live_build(connection).name, "positions")
+    found = []
+    for build in builds(connection):
+        try:
+            row = connection.execute(
+                sql.SQL(query).format(live, sql.Identifier(build.name, "positions"))
+            ).fetchone()
+        except psycopg.errors.UndefinedTable:  # dropped a moment ago
+            continue
+        assert row is not None
+        found.append(
+            BuildProgress(
+                name=build.name, state=build.state, events=row[0], behind_live_events=row[1]
+            )
+        )
+    return found
 
 
 def partitions(connection: Connection, build: Build) -> list[PartitionState]:

@@ -241,3 +241,5 @@ class _Watch:
         ends = self._parts.kafka.ends(owned, BROKER_TIMEOUT_S)
         self._seen = {partition: Observation(high, at) for partition, high in ends.items()}
         self._held = self._parts.beside.held()
+        self._parts.status.builds = builds = self._parts.beside.builds()
+        METRICS.builds(builds)

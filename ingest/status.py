@@ -3,6 +3,7 @@
 import threading
 from dataclasses import dataclass, field
 
+from ingest.operate import BuildProgress
 from views.positions import Partition
 
 
@@ -14,6 +15,7 @@ class Status:
     refused: dict[Partition, str] = field(default_factory=dict)
     broker_problem: str | None = None
     owned: int = 0
+    builds: tuple[BuildProgress, ...] = ()
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def problems(self) -> list[str]:

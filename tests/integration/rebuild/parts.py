@@ -2,7 +2,7 @@
 
 import secrets
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -92,6 +92,32 @@ class Watcher:
         """Keep what is told."""
         self.lines.append(title)
         yield lambda done, total: self.told.append((done, total))
+
+
+@dataclass(slots=True)
+class Interrupting(Watcher):
+    """Calls somebody once: when a line that begins so is said, or a stage so named begins."""
+
+    at: str = ""
+    call: Callable[[], None] = lambda: None
+    called: int = 0
+
+    def say(self, line: str) -> None:
+        """Keep a line."""
+        Watcher.say(self, line)
+        self._meet(line)
+
+    @contextmanager
+    def stage(self, title: str) -> Iterator[Tell]:
+        """Keep what is told."""
+        with Watcher.stage(self, title) as tell:
+            self._meet(title)
+            yield tell
+
+    def _meet(self, line: str) -> None:
+        if line.startswith(self.at) and not self.called:
+            self.called += 1
+            self.call()
 
 
 @contextmanager

@@ -1,17 +1,17 @@
 """Dead letters and builds: open and discarded ones stay out, redriven ones go in, none twice."""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
 
 from rebuild import run
-from rebuild.run import Options, Tell
+from rebuild.run import Options
 from tests.fixtures.databases import Database, DatabaseServer
 from tests.integration.dead_letters.scene import LateSchema, Scene
 from tests.integration.rebuild.parts import (
+    Interrupting,
     Log,
     Watcher,
     builds,
@@ -125,32 +125,6 @@ def test_open_and_discarded_ones_stay_out_and_redriven_ones_go_in(
     assert [state for _number, state in late.letters()] == ["open", "discarded", "redriven"]
     assert log.judge(shop, report.build) == []
     assert run.verify(settings, Options(), watcher, stop).ok
-
-
-@dataclass(slots=True)
-class Interrupting(Watcher):
-    """Calls somebody once, when a line that begins so is said or a stage so named begins."""
-
-    at: str = ""
-    call: Callable[[], None] = lambda: None
-    called: int = 0
-
-    def say(self, line: str) -> None:
-        """Keep a line."""
-        Watcher.say(self, line)
-        self._meet(line)
-
-    @contextmanager
-    def stage(self, title: str) -> Iterator[Tell]:
-        """Keep what is told."""
-        with Watcher.stage(self, title) as tell:
-            self._meet(title)
-            yield tell
-
-    def _meet(self, line: str) -> None:
-        if line.startswith(self.at) and not self.called:
-            self.called += 1
-            self.call()
 
 
 @pytest.mark.parametrize(

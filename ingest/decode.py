@@ -1,9 +1,9 @@
 """The only user of the Avro reader: records in, events (or what is wrong with them) out.
 
 Values are framed as the Confluent wire format says: magic byte 0, schema id in 4 bytes big-endian,
-Avro body. The bodies of one schema are read many at a time, which halves the cost of an event; a
-random guard behind each body shows that every byte of each was consumed. What the quick reader
-stumbles over is narrowed down by halving and then read strictly, alone.
+Avro body. Where there are many of one schema, their plain bodies are read at once
+(`ingest.columns`); what that declines is walked strictly and read alone, and only this tells what
+is wrong with an event.
 
 Source of the framing:
 https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/
@@ -11,19 +11,20 @@ https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-d
 
 import io
 import json
-import os
 import struct
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import fastavro
 
+from ingest.columns import Columns, columns_of
 from ingest.errors import DeadRecordError, Fault, Reason, RefusedError, TransientError
 from ingest.form import MAX_KEY_BYTES, EventForm, form_of
-from ingest.records import Dead, Event, Item, Record, Removal
+from ingest.records import Dead, Event, Item, Made, Record, Removal
 from ingest.walk import Walk, compile_walk, end_of_body
 from schemas.avro import (
     fingerprint,
@@ -37,13 +38,10 @@ from schemas.registry import RegisteredSchema, RegistryUnavailableError, Unknown
 from views.model import StreamView, Tombstone
 
 HEADER_BYTES = 5
-_MAX_JOINED = 64
-_MAX_JOINED_BYTES = 64_000
-_GUARD_BYTES = 8
-_CONTINUES = bytes(128) + b"\1" * 128
-_LONG_RUN = b"\1" * 9
-"""Nine bytes that each continue a number: it may be overlong or more than 64 bits, which the quick
-reader accepts."""
+LEAST_IN_BULK = 12
+"""Bodies below which reading them at once costs more than one by one."""
+MOST_BYTES_IN_BULK = 4_000
+"""Longest value that is read with others: reading many at once takes ten times their bytes."""
 
 ATTEMPTS = 3
 PAUSE_S = 0.1
@@ -76,8 +74,7 @@ class _Reader:
     form: EventForm
     walk: Walk
     alone: Callable[[bytes], Any]
-    joined: Callable[[bytes], Any] | None
-    walks_all: bool
+    bulk: Columns | None
     unlisted: Callable[[Any], bool]
 
 
@@ -121,19 +118,20 @@ class Decoder:
         schema than before.
         """
         items: list[Item | None] = [None] * len(records)
-        headers: dict[tuple[str, bytes], list[int]] = {}
+        headers: dict[tuple[str, bytes], list[int]] = defaultdict(list)
         for at, record in enumerate(records):
-            key, value = record.key, record.value
-            if key is None or value is None or not _plainly_framed(key, value):
-                items[at] = item = self._without_body(record)
-                if item is not None:
-                    continue
-            assert value is not None
-            headers.setdefault((record.topic, value[:HEADER_BYTES]), []).append(at)
-        framed = {
-            (topic, int.from_bytes(header[1:])): places
-            for (topic, header), places in headers.items()
-        }
+            if record.value and record.key is not None:
+                headers[record.topic, record.value[:HEADER_BYTES]].append(at)
+            else:
+                items[at] = self._without_body(record)
+        framed = {}
+        for (topic, header), places in headers.items():
+            fault = _framing_fault(header)
+            if fault is None:
+                framed[topic, int.from_bytes(header[1:])] = places
+            else:
+                for at in places:
+                    items[at] = Dead(records[at], _key_fault(records[at].key) or fault, None, 1)
         self._learn({schema_id for _topic, schema_id in framed})
         self._read_all(records, framed, items, attempt=1)
         return [item for item in items if item is not None]
@@ -159,20 +157,17 @@ class Decoder:
         items[:] = [item for item in found if item is not None]
         return any(isinstance(items[at], Dead) for places in suspects.values() for at in places)
 
-    def _without_body(self, record: Record) -> Item | None:
-        """What can be told without an Avro body: bad keys, null values, bad framing."""
+    def _without_body(self, record: Record) -> Item:
+        """What a record without a key or without a value comes to."""
         fault = _key_fault(record.key)
-        value = record.value
-        if fault is None and value is None:
+        if fault is None and record.value is None:
             assert record.key is not None
             if self._forms[record.topic].view.stream.tombstone is Tombstone.HIDES:
                 return Removal(record, record.key.decode())
             fault = Fault(
                 Reason.NULL_VALUE, f"a null value on {record.topic}, whose key names no row"
             )
-        elif fault is None and value is not None:
-            fault = _framing_fault(value)
-        return None if fault is None else Dead(record, fault, None, 1)
+        return Dead(record, fault or _EMPTY, None, 1)
 
     def _learn(self, schema_ids: set[int], *, afresh: bool = False) -> None:
         """Get the writer schemas of these ids; the ids of a batch share one grace."""
@@ -264,10 +259,33 @@ class Decoder:
             reader = self._reader(topic, schema_id)
             if isinstance(reader, Fault):
                 for at in places:
-                    items[at] = Dead(records[at], reader, schema_id, attempt)
+                    items[at] = _dead_of_schema(records[at], reader, schema_id, attempt)
                 continue
-            for at, item in _read(reader, records, places, attempt, self._on_unlisted):
-                items[at] = item
+            alone: Sequence[int] = places
+            if reader.bulk is not None and len(places) >= LEAST_IN_BULK:
+                alone = _read_in_bulk(reader.bulk, schema_id, records, places, items)
+            for at in alone:
+                items[at] = self._read_alone(reader, records[at], attempt)
+
+    def _read_alone(self, reader: _Reader, record: Record, attempt: int) -> Item:
+        """One event, or what is wrong with it."""
+        fault = _key_fault(record.key)
+        if fault is not None:
+            return Dead(record, fault, None, attempt)
+        assert record.key is not None
+        try:
+            values = _value_alone(reader, record)
+            if reader.unlisted(values):
+                self._on_unlisted(record.topic)
+            form = reader.form
+            row = form.row(values)
+        except DeadRecordError as error:
+            return Dead(record, error.fault, reader.schema_id, attempt)
+        fault = form.fault(row, record.key.decode())
+        if fault is not None:
+            return Dead(record, fault, reader.schema_id, attempt)
+        version_at = form.version_at
+        return Event(record, row[:version_at], row[version_at], reader.schema_id, Made([row]), 0)
 
 
 _CURABLE = {
@@ -281,15 +299,11 @@ _CURABLE = {
 """Faults that another schema would cure. The others are in the event itself."""
 
 
-def _plainly_framed(key: bytes, value: bytes) -> bool:
-    """Whether nothing is wrong before the body; a no is looked at more closely."""
-    return (
-        len(value) >= HEADER_BYTES
-        and not value[0]
-        and len(key) <= MAX_KEY_BYTES
-        and key.isascii()
-        and b"\0" not in key
-    )
+def _dead_of_schema(record: Record, fault: Fault, schema_id: int, attempt: int) -> Dead:
+    key_fault = _key_fault(record.key)
+    if key_fault is not None:
+        return Dead(record, key_fault, None, 1)
+    return Dead(record, fault, schema_id, attempt)
 
 
 def _is_suspect(item: Dead) -> bool:
@@ -318,9 +332,10 @@ def _key_fault(key: bytes | None) -> Fault | None:
     return None
 
 
+_EMPTY = Fault(Reason.EMPTY, "the value is empty: no magic byte, no schema id", 0)
+
+
 def _framing_fault(value: bytes) -> Fault | None:
-    if not value:
-        return Fault(Reason.EMPTY, "the value is empty: no magic byte, no schema id", 0)
     if value[0] != 0:
         return Fault(Reason.BAD_MAGIC, f"magic byte is {value[0]}, must be 0", 0)
     if len(value) < HEADER_BYTES:
@@ -346,8 +361,7 @@ def _make_reader(schema_id: int, writer: Any, form: EventForm) -> _Reader | Faul
             form=form,
             walk=compile_walk(plain, check_sizes=walks_all),
             alone=_alone_reader(plain, resolve),
-            joined=None if hostile else _joined_reader(plain, resolve),
-            walks_all=walks_all,
+            bulk=None if hostile else columns_of(plain, ours, form, reader_of=_alone_reader),
             unlisted=_never if resolve is None else _unlisted_finder(defaults),
         )
     except Exception as error:  # noqa: BLE001 - whatever a foreign schema breaks, it is the schema
@@ -395,46 +409,6 @@ def _parsed(schema: Any) -> Any:
     return fastavro.parse_schema(schema, named_schemas={}, _force=True)
 
 
-class _NoNegative(list[Any]):
-    """A list that refuses negative indexes.
-
-    The compiled reader counts a negative one from the end before it asks; where the length is
-    said to be 0, it stays negative.
-    """
-
-    def __len__(self) -> int:
-        return 0
-
-    def __getitem__(self, index: Any) -> Any:
-        if index < 0:
-            raise IndexError(f"index {index}")
-        return list.__getitem__(self, index)
-
-
-def _writer(schema: Any) -> Any:
-    """A parsed writer schema whose unions and enums take no index below 0."""
-    parsed = _parsed(schema)
-    seen: set[int] = set()
-
-    def guarded(node: Any) -> Any:
-        if isinstance(node, list):
-            return _NoNegative(guarded(branch) for branch in node)
-        if isinstance(node, dict) and id(node) not in seen:
-            seen.add(id(node))
-            for name in ("type", "items", "values"):
-                if name in node:
-                    node[name] = guarded(node[name])
-            for field in node.get("fields", ()):
-                guarded(field)
-            if "symbols" in node:
-                node["symbols"] = _NoNegative(node["symbols"])
-            for named in node.get("__named_schemas", {}).values():
-                guarded(named)
-        return node
-
-    return guarded(parsed)
-
-
 def _alone_reader(writer: Any, reader: Any) -> Callable[[bytes], Any]:
     ours, theirs = _parsed(writer), None if reader is None else _parsed(reader)
 
@@ -448,191 +422,38 @@ def _alone_reader(writer: Any, reader: Any) -> Callable[[bytes], Any]:
     return read
 
 
-def _framed(schema: Any) -> Any:
-    """A record at the top, because a schema of another type is parsed anew for every read."""
-    guard = {"type": "fixed", "name": "Guard", "size": _GUARD_BYTES}
-    fields = [{"name": "body", "type": schema}, {"name": "guard", "type": guard}]
-    item = {
-        "type": "record",
-        "name": "Framed",
-        "namespace": "viewkeeper.framing",
-        "fields": fields,
-    }
-    return {
-        "type": "record",
-        "name": "Frames",
-        "namespace": "viewkeeper.framing",
-        "fields": [{"name": "all", "type": {"type": "array", "items": item}}],
-    }
-
-
-def _joined_reader(writer: Any, reader: Any) -> Callable[[bytes], Any]:
-    ours = _writer(_framed(writer))
-    theirs = None if reader is None else _parsed(_framed(reader))
-
-    def read(bodies: bytes) -> Any:
-        found: Any = fastavro.schemaless_reader(io.BytesIO(bodies), ours, theirs)
-        return found["all"]
-
-    return read
-
-
-def _read(
-    reader: _Reader,
+def _read_in_bulk(
+    bulk: Columns,
+    schema_id: int,
     records: Sequence[Record],
     places: Sequence[int],
-    attempt: int,
-    on_unlisted: Callable[[str], None],
-) -> Iterable[tuple[int, Item]]:
-    for chunk in _chunks(records, places) if reader.joined else ([at] for at in places):
-        found = list(_sound_values(reader, records, chunk))
-        if reader.unlisted is not _never:
-            for at, values in found:
-                if not isinstance(values, Fault) and reader.unlisted(values):
-                    on_unlisted(records[at].topic)
-        yield from _settled(reader, records, found, attempt)
-
-
-def _settled(
-    reader: _Reader, records: Sequence[Record], found: Sequence[tuple[int, Any]], attempt: int
-) -> Iterable[tuple[int, Item]]:
-    """The item of each place; halves what has something wrong in it."""
-    if len(found) == 1:
-        ((at, values),) = found
-        yield at, _event(reader, records[at], values, attempt)
-        return
-    events = _events(reader, records, found)
-    if events is not None:
-        yield from zip((at for at, _values in found), events, strict=True)
-        return
-    middle = len(found) // 2
-    yield from _settled(reader, records, found[:middle], attempt)
-    yield from _settled(reader, records, found[middle:], attempt)
-
-
-def _events(
-    reader: _Reader, records: Sequence[Record], found: Sequence[tuple[int, Any]]
-) -> list[Event] | None:
-    """All events of a chunk, or None where something is wrong with one of them."""
-    values = [value for _at, value in found]
-    if any(isinstance(value, Fault) for value in values):
-        return None
-    keys = [(records[at].key or b"").decode() for at, _value in found]
-    try:
-        rows = reader.form.rows(values)
-    except DeadRecordError:
-        return None
-    if not reader.form.good(rows, keys):
-        return None
-    schema_id = reader.schema_id
-    return [Event(records[at], row, schema_id) for (at, _v), row in zip(found, rows, strict=True)]
-
-
-def _event(reader: _Reader, record: Record, values: Any, attempt: int) -> Item:
-    """One event, or what is wrong with it."""
-    if isinstance(values, Fault):
-        return Dead(record, values, reader.schema_id, attempt)
-    try:
-        (row,) = reader.form.rows([values])
-    except DeadRecordError as error:
-        return Dead(record, error.fault, reader.schema_id, attempt)
-    fault = reader.form.fault(row, (record.key or b"").decode())
-    if fault is not None:
-        return Dead(record, fault, reader.schema_id, attempt)
-    return Event(record, row, reader.schema_id)
-
-
-def _chunks(records: Sequence[Record], places: Sequence[int]) -> Iterable[Sequence[int]]:
-    chunk: list[int] = []
-    size = 0
+    items: list[Item | None],
+) -> list[int]:
+    """Put the events of these places where they belong; the places that are left to read alone."""
+    small: list[int] = []
+    alone: list[int] = []
     for at in places:
-        chunk.append(at)
-        size += len(records[at].value or b"")
-        if len(chunk) >= _MAX_JOINED or size >= _MAX_JOINED_BYTES:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
-
-
-def _sound_values(
-    reader: _Reader, records: Sequence[Record], places: Sequence[int]
-) -> Iterable[tuple[int, Any]]:
-    """As `_values`, behind the walk where the quick reader would not see everything."""
-    if not reader.walks_all or reader.joined is None:
-        yield from _values(reader, records, places)
-        return
-    sound = []
-    for at in places:
-        body = (records[at].value or b"")[HEADER_BYTES:]
-        try:
-            end_of_body(reader.walk, body, header_bytes=HEADER_BYTES)
-        except DeadRecordError as error:
-            yield at, error.fault
-        else:
-            sound.append(at)
-    if sound:
-        yield from _values(reader, records, sound)
-
-
-def _values(
-    reader: _Reader, records: Sequence[Record], places: Sequence[int]
-) -> Iterable[tuple[int, Any]]:
-    """(place, decoded values or Fault) of each record; halves what can't be read in one go."""
-    if reader.joined is None or len(places) == 1:
-        for at in places:
-            yield at, _value_alone(reader, records[at])
-        return
-    bodies = [(records[at].value or b"")[HEADER_BYTES:] for at in places]
-    guard = os.urandom(_GUARD_BYTES)
-    source = b"".join((_long(len(bodies)), guard.join(bodies), guard, b"\0"))
-    values = _values_joined(reader.joined, source, guard, len(bodies))
-    if values is None:
-        middle = len(places) // 2
-        yield from _values(reader, records, places[:middle])
-        yield from _values(reader, records, places[middle:])
-    elif not _has_long_run(source):
-        yield from zip(places, values, strict=True)
-    else:
-        for at, body, value in zip(places, bodies, values, strict=True):
-            yield at, _value_alone(reader, records[at]) if _has_long_run(body) else value
-
-
-def _has_long_run(source: bytes) -> bool:
-    return _LONG_RUN in source.translate(_CONTINUES)
-
-
-def _values_joined(
-    joined: Callable[[bytes], Any], source: bytes, guard: bytes, count: int
-) -> list[Any] | None:
-    """The values of all bodies, or None where one of them does not end where it should."""
-    try:
-        found = joined(source)
-    except Exception:  # noqa: BLE001 - the strict reader tells what it was, record by record
-        return None
-    if len(found) != count or any(item["guard"] != guard for item in found):
-        return None
-    return [item["body"] for item in found]
+        (small if len(records[at].value or b"") <= MOST_BYTES_IN_BULK else alone).append(at)
+    values = [records[at].value or b"" for at in small]
+    keys = [records[at].key or b"" for at in small]
+    read = bulk.read(values, keys, header_bytes=HEADER_BYTES)
+    rows = read.rows
+    for place, key, version in zip(read.good, read.keys, read.versions, strict=True):
+        at = small[place]
+        items[at] = Event(records[at], key, version, schema_id, rows, place)
+    alone += [small[place] for place in read.declined]
+    return alone
 
 
 def _value_alone(reader: _Reader, record: Record) -> Any:
     body = (record.value or b"")[HEADER_BYTES:]
+    end_of_body(reader.walk, body, header_bytes=HEADER_BYTES)
     try:
-        end_of_body(reader.walk, body, header_bytes=HEADER_BYTES)
         return reader.alone(body)
-    except DeadRecordError as error:
-        return error.fault
-    except Exception as error:  # noqa: BLE001 - the walk found nothing, so it is the resolution
-        return Fault(
-            Reason.INCOMPATIBLE_SCHEMA, f"schema {reader.schema_id} can't be read as ours: {error}"
-        )
-
-
-def _long(value: int) -> bytes:
-    """A count as Avro writes it: zigzag, seven bits a byte."""
-    zigzag, out = value << 1, bytearray()
-    while zigzag > 0x7F:
-        out.append(zigzag & 0x7F | 0x80)
-        zigzag >>= 7
-    out.append(zigzag)
-    return bytes(out)
+    except Exception as error:
+        raise DeadRecordError(
+            Fault(
+                Reason.INCOMPATIBLE_SCHEMA,
+                f"schema {reader.schema_id} can't be read as ours: {error}",
+            )
+        ) from error

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ingest.errors import Fault, Reason
-from ingest.records import Dead, Event, Item, Record, Removal
+from ingest.records import Dead, Event, Item, Key, Record, Removal, Row
 from views.positions import Partition
 
-Key = tuple[Any, ...]
 COUNTERS = ("applied", "superseded", "duplicates", "tombstones", "dead")
 _APPLIED, _SUPERSEDED, _DUPLICATE, _TOMBSTONE, _DEAD = range(len(COUNTERS))
 
@@ -24,7 +23,7 @@ class Stored(NamedTuple):
     """A row as the database holds it: its version, and its event columns in staged form."""
 
     version: int
-    row: tuple[Any, ...]
+    row: Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,27 +47,25 @@ class Advance:
 class Changes:
     """The events of one view in a batch, by key, in the order read.
 
-    `key_width` columns of a row are its key, the next one its version. The versions of a key rise
-    from event to event unless it is one of `irregular`.
+    The versions of a key rise from event to event unless it is one of `irregular`.
     """
 
-    key_width: int
     events: dict[Key, list[Event]] = field(default_factory=dict)
     irregular: set[Key] = field(default_factory=set)
 
     def lowest_version(self, key: Key) -> int:
         """The lowest version among the events of a key."""
-        events, at = self.events[key], self.key_width
+        events = self.events[key]
         if key not in self.irregular:
-            return int(events[0].row[at])
-        return min(int(event.row[at]) for event in events)
+            return events[0].version
+        return min(event.version for event in events)
 
     def winner(self, key: Key) -> Event:
         """The event that the row becomes: the first of the highest version."""
-        events, at = self.events[key], self.key_width
+        events = self.events[key]
         if key not in self.irregular:
             return events[-1]
-        return max(events, key=lambda event: event.row[at])  # max keeps the first of equals
+        return max(events, key=lambda event: event.version)  # max keeps the first of equals
 
 
 @dataclass(slots=True)
@@ -91,34 +88,31 @@ def fold(
     items: Iterable[Item],
     *,
     advances: Mapping[Partition, Advance],
-    views: Mapping[str, tuple[str, int]],
+    views: Mapping[str, str],
 ) -> Folded:
     """Collapse decoded items, in the order read.
 
-    `views` gives, per topic, the view's name and how many columns its key has. Counters assume
-    that each key's row is older than the batch; `reclassify` corrects them for the few that are
-    not, once the rows are locked.
+    `views` gives, per topic, the view's name. Counters assume that each key's row is older than the
+    batch; `reclassify` corrects them for the few that are not, once the rows are locked.
     """
     folded = Folded(
         advances=dict(advances),
-        changes={name: Changes(width) for name, width in views.values()},
+        changes={name: Changes() for name in views.values()},
         removals={},
         dead=[],
         counters=defaultdict(_nothing, {partition: _nothing() for partition in advances}),
     )
-    of_topic = {topic: folded.changes[name] for topic, (name, _width) in views.items()}
+    of_topic = {topic: folded.changes[name] for topic, name in views.items()}
     for item in items:
         record = item.record
         counts = folded.counters[record.topic, record.partition]
         if isinstance(item, Event):
-            changes, row = of_topic[record.topic], item.row
-            at = changes.key_width
-            key = row[:at]
+            changes, key = of_topic[record.topic], item.key
             known = changes.events.get(key)
             if known is None:
                 changes.events[key] = [item]
             else:
-                if row[at] <= known[-1].row[at]:
+                if item.version <= known[-1].version:
                     changes.irregular.add(key)
                 known.append(item)
             counts[_APPLIED] += 1
@@ -156,7 +150,7 @@ def reclassify(folded: Folded, stored: Mapping[str, Mapping[Key, Stored]]) -> bo
         changes = folded.changes[view]
         for key, row in rows.items():
             events = changes.events[key]
-            before = [outcome for outcome, _fault in _outcomes(events, changes.key_width, None)]
+            before = [outcome for outcome, _fault in _outcomes(events, None)]
             _forget_conflicts(folded, events)
             changed |= _recount(folded, changes, key, row, before=before)
     return changed
@@ -176,9 +170,7 @@ def _recount(
 ) -> bool:
     events = changes.events[key]
     changed = False
-    for event, was, (outcome, fault) in zip(
-        events, before, _outcomes(events, changes.key_width, row), strict=True
-    ):
+    for event, was, (outcome, fault) in zip(events, before, _outcomes(events, row), strict=True):
         counts = folded.counters[event.record.topic, event.record.partition]
         counts[was] -= 1
         counts[outcome] += 1
@@ -188,29 +180,27 @@ def _recount(
     return changed
 
 
-def _outcomes(
-    events: Sequence[Event], version_at: int, row: Stored | None
-) -> list[tuple[int, Fault | None]]:
+def _outcomes(events: Sequence[Event], row: Stored | None) -> list[tuple[int, Fault | None]]:
     """What each event of one key counts as, in the order read, on top of the stored row."""
-    version, content = (0, None) if row is None else (row.version, row.row)
+    latest: Stored | Event | None = row
+    version = 0 if row is None else row.version
     outcomes: list[tuple[int, Fault | None]] = []
     for event in events:
-        mine = event.row[version_at]
-        if mine > version:
-            version, content = mine, event.row
+        if event.version > version:
+            version, latest = event.version, event
             outcomes.append((_APPLIED, None))
-        elif mine < version:
+        elif event.version < version:
             outcomes.append((_SUPERSEDED, None))
-        elif event.row == content:
+        elif latest is not None and event.row == latest.row:
             outcomes.append((_DUPLICATE, None))
         else:
-            outcomes.append((_DEAD, _conflict(event, version_at)))
+            outcomes.append((_DEAD, _conflict(event)))
     return outcomes
 
 
-def _conflict(event: Event, version_at: int) -> Fault:
-    key = ", ".join(str(part)[:80] for part in event.row[:version_at])
+def _conflict(event: Event) -> Fault:
+    key = ", ".join(str(part)[:80] for part in event.key)
     return Fault(
         Reason.VERSION_CONFLICT,
-        f"version {event.row[version_at]} of {key} came before with other content; that one stays",
+        f"version {event.version} of {key} came before with other content; that one stays",
     )

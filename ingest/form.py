@@ -1,8 +1,7 @@
 """From a contract and a view to rows: which field fills which column, in which form, within what.
 
 Pure. Made once per view at start; a field that no column takes and a column that no field fills
-are found here, before any event is read. Events are converted and checked column by column, many
-at a time; only where a check of many fails is each looked at alone, for the exact reason.
+are found here, before any event is read.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 import orjson
 
 from ingest.errors import DeadRecordError, Fault, Reason
+from ingest.records import Row
 from ingest.walk import MAX_ITEMS
 from views.model import StreamView
 
@@ -19,16 +19,12 @@ MAX_KEY_BYTES = 1_000
 """Longest text that may be part of a key or an index: two of them and more fit an index entry of
 PostgreSQL (2,704 bytes)."""
 
-_MICROS_MIN = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z
-_MICROS_MAX = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z
-_INT_MIN, _INT_MAX = -(1 << 31), (1 << 31) - 1
-_PRICES_KEPT = 20_000
+MICROS_MIN = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z
+MICROS_MAX = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z
+INT_MIN, INT_MAX = -(1 << 31), (1 << 31) - 1
 
-Row = tuple[Any, ...]
 Convert = Callable[[Any], Any]
 """One value, from Avro's form to the staged one."""
-ConvertColumn = Callable[[list[Any]], list[Any]]
-"""The values of one field of many events, likewise."""
 
 
 class FormError(ValueError):
@@ -36,22 +32,53 @@ class FormError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How one column is filled, and what must hold of its values.
+
+    `kind` is the staged type, as PostgreSQL names it. `digits` bounds a decimal, `most_bytes` a
+    text that is part of a key or an index.
+    """
+
+    column: str
+    kind: str
+    convert: Convert | None
+    digits: int | None = None
+    most_bytes: int | None = None
+    is_json: bool = False
+    is_time: bool = False
+    is_currency: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EventForm:
     """How events of one stream become rows of its view.
 
-    `columns` are the event columns in order, the key first, then the version; `kinds` their staged
-    types, as PostgreSQL names them. `rows(values)` converts decoded events; DeadRecordError: one
-    of them can't be. `good(rows, keys)` says whether nothing is wrong with any; `fault(row, key)`
-    names the first thing that is wrong with one.
+    `columns` are the event columns in order, the key first, then the version; `key_at` is the
+    place of the one that the record's key must equal. `row(values)` converts a decoded event;
+    DeadRecordError: it can't be. `fault(row, key)` names the first thing that is wrong with a row.
     """
 
     view: StreamView
     schema: Mapping[str, Any]
-    columns: tuple[str, ...]
-    kinds: tuple[str, ...]
-    rows: Callable[[Sequence[Mapping[str, Any]]], list[Row]]
-    good: Callable[[Sequence[Row], Sequence[str]], bool]
+    plans: tuple[Plan, ...]
+    key_at: int
+    row: Callable[[Mapping[str, Any]], Row]
     fault: Callable[[Row, str], Fault | None]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The event columns, in order."""
+        return tuple(plan.column for plan in self.plans)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Their staged types."""
+        return tuple(plan.kind for plan in self.plans)
+
+    @property
+    def version_at(self) -> int:
+        """The place of the version: behind the key."""
+        return len(self.view.key)
 
 
 def form_of(view: StreamView, schema: Mapping[str, Any]) -> EventForm:
@@ -66,46 +93,47 @@ def form_of(view: StreamView, schema: Mapping[str, Any]) -> EventForm:
     wanted = (*view.key, "version")
     if tuple(view.fields)[: len(wanted)] != wanted:
         raise FormError(f"view {view.name}: its first columns must be {', '.join(wanted)}")
-    plans = [_plan(view, column, types[field]) for column, field in view.fields.items()]
+    plans = tuple(_plan(view, column, types[field]) for column, field in view.fields.items())
+    fields = tuple(view.fields.values())
     checks = _Checks(view, plans)
     return EventForm(
         view=view,
         schema=schema,
-        columns=tuple(view.fields),
-        kinds=tuple(plan.kind for plan in plans),
-        rows=_row_maker(tuple(view.fields.values()), plans),
-        good=checks.good,
+        plans=plans,
+        key_at=fields.index(view.stream.key_field),
+        row=_row_maker(fields, plans),
         fault=checks.fault,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    column: str
-    kind: str
-    convert: ConvertColumn | None
-    digits: int | None = None
-    is_json: bool = False
-
-
-def _plan(view: StreamView, column: str, schema: Any) -> _Plan:
+def _plan(view: StreamView, column: str, schema: Any) -> Plan:
     inner, nullable = _without_null(schema)
     logical = inner.get("logicalType") if isinstance(inner, dict) else None
     base = inner["type"] if isinstance(inner, dict) else inner
+    target = view.table.c[column]
+
+    def plan(kind: str, convert: Convert | None = None, **rules: Any) -> Plan:
+        if convert is not None and nullable:
+            convert = _unless_null(convert)
+        return Plan(column=column, kind=kind, convert=convert, **rules)
+
     if logical == "decimal" and base == "bytes" and inner["precision"] <= 18:
-        return _Plan(
-            column, "int8", _nullable(_unscaled) if nullable else _all_unscaled, inner["precision"]
-        )
+        return plan("int8", _unscaled, digits=inner["precision"])
     if logical == "timestamp-micros":
-        return _Plan(column, "int8", None)
+        return plan("int8", is_time=bool(getattr(target.type, "timezone", False)))
     if base in ("string", "enum"):
-        return _Plan(column, "text", None)
+        is_key = getattr(target.type, "collation", None) is not None
+        return plan(
+            "text",
+            most_bytes=MAX_KEY_BYTES if is_key else None,
+            is_currency=bool(target.info.get("currency")),
+        )
     if base == "int" and logical is None:
-        return _Plan(column, "int4", _nullable(_int_32))
+        return plan("int4", _int_32)
     if base in ("long", "boolean") and logical is None:
-        return _Plan(column, "int8" if base == "long" else "bool", None)
+        return plan("int8" if base == "long" else "bool")
     if base in ("array", "map", "record"):
-        return _Plan(column, "text", _nullable(_json_maker(inner)), is_json=True)
+        return plan("text", _json_maker(inner), is_json=True)
     raise FormError(
         f"view {view.name}: column {column!r} has a type that no column can hold: {inner!r};"
         " use string, enum, int, long, boolean, decimal of at most 18 digits, timestamp-micros,"
@@ -126,18 +154,6 @@ def _unless_null(convert: Convert) -> Convert:
     return lambda value: None if value is None else convert(value)
 
 
-def _nullable(convert: Convert) -> ConvertColumn:
-    return lambda values: [None if value is None else convert(value) for value in values]
-
-
-def _all_unscaled(values: list[Any]) -> list[Any]:
-    from_bytes = int.from_bytes
-    try:
-        return [from_bytes(value, "big", signed=True) for value in values]
-    except TypeError:  # a default among them
-        return [_unscaled(value) for value in values]
-
-
 def _unscaled(value: bytes | str) -> int:
     # A default comes as JSON has it: text whose characters are the bytes.
     if isinstance(value, str):
@@ -146,7 +162,7 @@ def _unscaled(value: bytes | str) -> int:
 
 
 def _int_32(value: int) -> int:
-    if not _INT_MIN <= value <= _INT_MAX:
+    if not INT_MIN <= value <= INT_MAX:
         raise DeadRecordError(Fault(Reason.MALFORMED, "an int takes more than 32 bits"))
     return value
 
@@ -201,7 +217,7 @@ def _json_record(schema: Any) -> Convert | None:
 
     def convert_record(record: Mapping[str, Any]) -> Mapping[str, Any]:
         for name in ints:
-            if not _INT_MIN <= record[name] <= _INT_MAX:
+            if not INT_MIN <= record[name] <= INT_MAX:
                 _int_32(record[name])
         if not converts:
             return record
@@ -214,88 +230,51 @@ def _json_record(schema: Any) -> Convert | None:
 
 
 def _decimal_text(precision: int, scale: int) -> Convert:
-    """Decimals as text, exactly. Prices repeat, so what was made of the last ones is kept."""
-    limit = 10**precision
-    kept: dict[bytes | str, str] = {}
+    """Decimals as text, exactly."""
+    limit, unit = 10**precision, 10**scale
+    form = f"%d.%0{scale}d" if scale else "%d"
 
     def text(value: bytes | str) -> str:
-        known = kept.get(value)
-        if known is not None:
-            return known
         number = _unscaled(value)
         if not -limit < number < limit:
             raise DeadRecordError(
                 Fault(Reason.DECIMAL_OVERFLOW, f"a decimal has more than {precision} digits")
             )
-        digits = str(abs(number)).zfill(scale + 1)
-        sign = "-" if number < 0 else ""
-        made = f"{sign}{digits[:-scale]}.{digits[-scale:]}" if scale else f"{sign}{digits}"
-        if len(kept) >= _PRICES_KEPT:
-            kept.clear()
-        kept[value] = made
-        return made
+        made = form % (divmod(abs(number), unit) if scale else number)
+        return f"-{made}" if scale and number < 0 else made
 
     return text
 
 
 def _row_maker(
-    fields: tuple[str, ...], plans: Sequence[_Plan]
-) -> Callable[[Sequence[Mapping[str, Any]]], list[Row]]:
+    fields: tuple[str, ...], plans: Sequence[Plan]
+) -> Callable[[Mapping[str, Any]], Row]:
     pairs = [(field, plan.convert) for field, plan in zip(fields, plans, strict=True)]
 
-    def rows(values: Sequence[Mapping[str, Any]]) -> list[Row]:
-        columns = []
-        for field, convert in pairs:
-            column = [value[field] for value in values]
-            columns.append(column if convert is None else convert(column))
-        return list(zip(*columns, strict=True))
+    def row(values: Mapping[str, Any]) -> Row:
+        return tuple(
+            values[field] if convert is None else convert(values[field]) for field, convert in pairs
+        )
 
-    return rows
+    return row
 
 
 class _Checks:
-    """What must hold of every row of a view, checked for many rows at once or for one."""
+    """What must hold of every row of a view. The same in bulk: `ingest.columns`."""
 
-    def __init__(self, view: StreamView, plans: Sequence[_Plan]) -> None:
-        table, names = view.table, [plan.column for plan in plans]
-        kinds = [table.c[name].type for name in names]
+    def __init__(self, view: StreamView, plans: Sequence[Plan]) -> None:
         self._view = view
-        self._names = names
+        self._names = names = [plan.column for plan in plans]
         self._key_at = next(
             at for at, name in enumerate(names) if view.fields[name] == view.stream.key_field
         )
         self._version_at = names.index("version")
-        self._currencies = [at for at, n in enumerate(names) if table.c[n].info.get("currency")]
-        self._texts = [at for at, p in enumerate(plans) if p.kind == "text"]
-        self._jsons = [at for at, p in enumerate(plans) if p.is_json]
-        self._short = [
-            at for at in self._texts if getattr(kinds[at], "collation", None) is not None
-        ]
-        self._decimals = [(at, 10**p.digits) for at, p in enumerate(plans) if p.digits]
-        self._times = [at for at, kind in enumerate(kinds) if getattr(kind, "timezone", False)]
-        self._good_currencies: set[str] = set()
-
-    def good(self, rows: Sequence[Row], keys: Sequence[str]) -> bool:
-        """Whether nothing is wrong with any row; may say no where a closer look finds nothing."""
-        columns = list(zip(*rows, strict=True))
-        if list(columns[self._key_at]) != list(keys) or min(columns[self._version_at]) < 1:
-            return False
-        if not all(self._good_currencies.issuperset(columns[at]) for at in self._currencies):
-            return False
-        return (
-            all(self._texts_are_good(columns[at], at) for at in self._texts)
-            and all(_within(columns[at], 1 - limit, limit - 1) for at, limit in self._decimals)
-            and all(_within(columns[at], _MICROS_MIN, _MICROS_MAX) for at in self._times)
-        )
-
-    def _texts_are_good(self, column: Sequence[str | None], at: int) -> bool:
-        joined = "".join(filter(None, column))
-        if "\0" in joined or (at in self._jsons and "\\u0000" in joined):
-            return False
-        # At most four bytes a character; a longer one is measured alone.
-        return at not in self._short or max(map(len, filter(None, column)), default=0) <= (
-            MAX_KEY_BYTES // 4
-        )
+        self._currencies = [at for at, plan in enumerate(plans) if plan.is_currency]
+        self._texts = [at for at, plan in enumerate(plans) if plan.kind == "text"]
+        self._jsons = [at for at, plan in enumerate(plans) if plan.is_json]
+        self._short = [at for at, plan in enumerate(plans) if plan.most_bytes is not None]
+        self._decimals = [(at, 10**plan.digits) for at, plan in enumerate(plans) if plan.digits]
+        self._times = [at for at, plan in enumerate(plans) if plan.is_time]
 
     def fault(self, row: Row, key: str) -> Fault | None:
         """The first thing that is wrong with a row, in the order of `Reason`."""
@@ -306,18 +285,12 @@ class _Checks:
         if version < 1:
             return Fault(Reason.BAD_VERSION, f"version is {version}, must be 1 or more")
         for at in self._currencies:
-            if not self._currency_is_good(row[at]):
+            if not _is_currency(row[at]):
                 shown = f"{row[at][:80]!r}"
                 return Fault(
                     Reason.BAD_CURRENCY, f"{self._names[at]} is {shown}, not 3 capital letters"
                 )
         return self._text_fault(row) or self._range_fault(row)
-
-    def _currency_is_good(self, value: str) -> bool:
-        good = len(value) == 3 and value.isascii() and value.isalpha() and value.isupper()
-        if good:
-            self._good_currencies.add(value)
-        return good
 
     def _text_fault(self, row: Row) -> Fault | None:
         if any(row[at] is not None and "\0" in row[at] for at in self._texts) or any(
@@ -337,14 +310,13 @@ class _Checks:
             if row[at] is not None and not -limit < row[at] < limit:
                 return Fault(Reason.DECIMAL_OVERFLOW, f"{self._names[at]} has too many digits")
         for at in self._times:
-            if row[at] is not None and not _MICROS_MIN <= row[at] <= _MICROS_MAX:
+            if row[at] is not None and not MICROS_MIN <= row[at] <= MICROS_MAX:
                 return Fault(Reason.BAD_TIMESTAMP, f"{self._names[at]} is not in years 1 to 9999")
         return None
 
 
-def _within(column: Sequence[int | None], least: int, most: int) -> bool:
-    values = [value for value in column if value is not None]
-    return not values or (least <= min(values) and max(values) <= most)
+def _is_currency(value: str) -> bool:
+    return len(value) == 3 and value.isascii() and value.isalpha() and value.isupper()
 
 
 def _texts_of(text: str) -> str:

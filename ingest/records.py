@@ -1,6 +1,7 @@
 """What flows through the worker: records as read, events as decoded. No behaviour, no I/O."""
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 from ingest.errors import Fault
 
@@ -22,16 +23,49 @@ class Record(NamedTuple):
     leader_epoch: int
 
 
-class Event(NamedTuple):
-    """A decoded record: `row` holds the values of the view's event columns, in staged form.
+Key = tuple[Any, ...]
+"""The key columns of a row, in order."""
+Row = tuple[Any, ...]
+"""The event columns of a row, the key first, then the version, in staged form.
 
-    Staged form is what COPY takes: text as str, counts as int, decimals as unscaled int,
-    timestamps as microseconds since the epoch, lists as JSON text. Rows of equal content are equal.
-    """
+Staged form is what COPY takes: text as str, counts as int, decimals as unscaled int, timestamps as
+microseconds since the epoch, lists as JSON text. Rows of equal content are equal.
+"""
+
+
+class Rows(Protocol):
+    """Rows that are there, or are made when they are asked for."""
+
+    def take(self, places: Sequence[int]) -> list[Row]:
+        """The rows at these places."""
+        ...
+
+
+class Made(NamedTuple):
+    """Rows that are there."""
+
+    rows: Sequence[Row]
+
+    def take(self, places: Sequence[int]) -> list[Row]:
+        """The rows at these places."""
+        return [self.rows[place] for place in places]
+
+
+class Event(NamedTuple):
+    """A decoded record. Its row is `rows` at `place`: most events of a backlog never need theirs,
+    because a later one of the same key follows in the batch."""
 
     record: Record
-    row: tuple[Any, ...]
+    key: Key
+    version: int
     schema_id: int
+    rows: Rows
+    place: int
+
+    @property
+    def row(self) -> Row:
+        """The row of this event alone. For many, ask `rows` at once."""
+        return self.rows.take((self.place,))[0]
 
 
 class Removal(NamedTuple):

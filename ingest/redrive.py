@@ -90,7 +90,7 @@ def redriving(
         )
         session = Session(dsn, catalogue=CATALOGUE, forms=decoder.forms, allow_unsafe=True)
         stack.callback(session.close)
-        views = {view.stream.topic: (view.name, len(view.key)) for view in CATALOGUE.stream_views}
+        views = {view.stream.topic: view.name for view in CATALOGUE.stream_views}
         yield Redrive(
             session=session, decoder=decoder, views=views, who=who, dry_run=dry_run, stop=stop
         )
@@ -115,7 +115,7 @@ class Redrive:
 
     session: Session
     decoder: DecoderPort
-    views: Mapping[str, tuple[str, int]]
+    views: Mapping[str, str]
     who: str
     dry_run: bool = False
     stop: threading.Event = field(default_factory=threading.Event)

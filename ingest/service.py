@@ -121,7 +121,7 @@ def _parts(
         log=kafka,
         store=store,
         decoder=decoder,
-        views={v.stream.topic: (v.name, len(v.key)) for v in CATALOGUE.stream_views},
+        views={v.stream.topic: v.name for v in CATALOGUE.stream_views},
         clock=time.monotonic,
         limits=Limits(
             rows=settings.batch_rows,

@@ -179,7 +179,7 @@ class Worker:
         log: LogPort,
         store: StorePort,
         decoder: DecoderPort,
-        views: Mapping[str, tuple[str, int]],
+        views: Mapping[str, str],
         clock: Clock,
         limits: Limits,
         status: Status,

@@ -11,27 +11,25 @@ staged before anything is locked, orders are locked in key order, hot aggregate 
 
 import base64
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from psycopg import Connection, Cursor
 
 from ingest.claim import Observation, note_ends
 from ingest.connect import Session
 from ingest.errors import FencedError, TransientError
-from ingest.fold import COUNTERS, Changes, Folded, Key, Stored, reclassify
+from ingest.fold import COUNTERS, Changes, Folded, Stored, reclassify
 from ingest.letters import list_applied
-from ingest.records import Dead
+from ingest.records import Dead, Event, Key, Row
 from ingest.statements import Statements, ViewStatements
 from views.positions import Partition, PositionVector
 
 CHANNEL = "viewkeeper"
 """Where readers listen: the payload is the build and the position vector that moved."""
 _MAX_PAYLOAD_BYTES = 7_900  # PostgreSQL takes less than 8,000
-
-Row = tuple[Any, ...]
 
 
 def write(
@@ -101,18 +99,24 @@ def stage(connection: Connection[Row], statements: Statements, folded: Folded) -
 
 
 def _staged_rows(changes: Changes) -> Iterable[Row]:
+    """One row for each key: its winner's. Made for all winners that were read together at once."""
+    together: dict[int, list[tuple[Event, int]]] = defaultdict(list)
     for key in changes.events:
         event = changes.winner(key)
-        record = event.record
-        yield (
-            *event.row,
-            record.topic,
-            record.partition,
-            record.offset,
-            event.schema_id,
-            record.timestamp_ms,
-            changes.lowest_version(key),
-        )
+        together[id(event.rows)].append((event, changes.lowest_version(key)))
+    for winners in together.values():
+        rows = winners[0][0].rows.take([event.place for event, _lowest in winners])
+        for row, (event, lowest_version) in zip(rows, winners, strict=True):
+            record = event.record
+            yield (
+                *row,
+                record.topic,
+                record.partition,
+                record.offset,
+                event.schema_id,
+                record.timestamp_ms,
+                lowest_version,
+            )
 
 
 def _stage_removals(connection: Connection[Row], view: ViewStatements, folded: Folded) -> None:

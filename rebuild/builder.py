@@ -33,7 +33,7 @@ Letters = Mapping[Partition, Mapping[int, Reason]]
 BULK_ROWS = 50_000
 BULK_BYTES = 64_000_000
 _BULK_LINGER_S = 2.0
-VIEWS = {v.stream.topic: (v.name, len(v.key)) for v in CATALOGUE.stream_views}
+VIEWS = {v.stream.topic: v.name for v in CATALOGUE.stream_views}
 """What `ingest.fold.fold` needs of the catalogue."""
 
 

@@ -14,7 +14,7 @@ from unittest.mock import patch
 from ingest import worker as page
 from ingest.claim import Observation
 from ingest.errors import Fault, Reason, TransientError
-from ingest.records import Dead, Event, Item, Record
+from ingest.records import Dead, Event, Item, Made, Record
 from ingest.status import Status
 from ingest.worker import Limits, Worker
 from tests.faults.simulator.broker import (
@@ -29,7 +29,7 @@ from tests.faults.simulator.chance import Chance, Violation
 from tests.faults.simulator.database import Database, Store, Transaction, at
 from views.positions import Partition, PositionVector
 
-VIEWS: Final = {"orders": ("orders", 1), "payments": ("payments", 1)}
+VIEWS: Final = {"orders": "orders", "payments": "payments"}
 HEALED_WITHIN = 120
 """Rounds of about a second, in each of which every worker takes four steps."""
 FENCES_AFTER_HEALING = 12
@@ -75,7 +75,7 @@ class Decoder:
         kind = self._world.broker.kinds[record[:3]]
         if kind == UNREADABLE or attempt < {SECOND_TRY: 2, THIRD_TRY: 3}.get(kind, 1):
             return Dead(record, Fault(Reason.MALFORMED, "unreadable"), None, attempt)
-        return Event(record, (record[:3], 1), 1)
+        return Event(record, (record[:3],), 1, 1, Made([(record[:3], 1)]), 0)
 
 
 @dataclass(slots=True)

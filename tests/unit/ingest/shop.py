@@ -5,7 +5,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from ingest.decode import Decoder
-from ingest.records import Dead, Item, Record
+from ingest.records import Dead, Event, Item, Record
 from schemas import contracts
 from schemas.registry import RegisteredSchema, RegistryUnavailableError, UnknownSchemaError
 from tests.fixtures.content import Writer, order_content, payment_content
@@ -100,6 +100,8 @@ def said(item: Item) -> tuple[object, ...]:
     """What an item says, whatever was read beside it."""
     if isinstance(item, Dead):
         return "dead", item.fault, item.schema_id, item.attempts
+    if isinstance(item, Event):
+        return item.key, item.version, item.schema_id, item.row
     return tuple(item[1:])
 
 

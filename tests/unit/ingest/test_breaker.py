@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ingest.breaker import IN_A_ROW, MOST_DEAD, WINDOW, Course, Stop, judge
 from ingest.errors import Fault, Reason
-from ingest.records import Dead, Event, Item, Record
+from ingest.records import Dead, Event, Item, Made, Record
 
 GOOD, BAD = False, True
 
@@ -22,7 +22,7 @@ def _item(offset: int, *, dead: bool, leader_epoch: int = 3) -> Item:
     record = _record(offset, leader_epoch)
     if dead:
         return Dead(record, Fault(Reason.BAD_MAGIC, "first byte is 7"), None, 3)
-    return Event(record, (), 1)
+    return Event(record, (), 1, 1, Made([]), 0)
 
 
 def _items(fates: Iterable[bool], *, first: int = 0) -> list[Item]:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest import decode
+from ingest.columns import Rows
 from ingest.errors import Reason, RefusedError, TransientError
 from ingest.records import Dead, Event, Item, Record, Removal
 from tests.fixtures.content import order_content
@@ -83,9 +84,11 @@ BROKEN = {"TRUNCATED", "TRAILING_BYTES", "MALFORMED", "OVER_LIMIT"}
 
 
 @pytest.fixture(autouse=True)
-def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unknown id is given up after one look, so that no test waits for it."""
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unknown id is given up after one look, so that no test waits for it; two of a schema are
+    read in bulk, so that one is read alone and a crowd is not."""
     monkeypatch.setattr(decode, "UNKNOWN_GRACE_S", 0.0)
+    monkeypatch.setattr(decode, "LEAST_IN_BULK", 2)
 
 
 def poison(shape: str, seed: int = 7) -> Record:
@@ -174,6 +177,26 @@ def spoiled_records(draw: st.DrawFn) -> Record:
 @settings(max_examples=300, deadline=None)
 @given(records=st.lists(spoiled_records(), min_size=2, max_size=12))
 def test_many_at_once_are_read_as_one_by_one(records: list[Record]) -> None:
+    alone = [MADE.decode([one])[0] for one in records]
+    assert [said(item) for item in MADE.decode(records)] == [said(item) for item in alone]
+
+
+def _of_each_writer() -> list[Record]:
+    records = [order(seed, which) for seed in range(40) for which in ("orders", "orders_evolved")]
+    records += [
+        payment(seed, which) for seed in range(40) for which in ("payments", "payments_evolved")
+    ]
+    return records + [order(seed, customer_id=f"żółw-{seed}") for seed in range(9)]
+
+
+def test_plain_events_are_read_in_bulk() -> None:
+    """Otherwise the tests of crowds would show nothing, and ingest would be slow."""
+    items = MADE.decode(_of_each_writer())
+    assert [type(item.rows) for item in items if isinstance(item, Event)] == [Rows] * len(items)
+
+
+def test_a_row_read_in_bulk_is_the_row_read_alone() -> None:
+    records = _of_each_writer()
     alone = [MADE.decode([one])[0] for one in records]
     assert [said(item) for item in MADE.decode(records)] == [said(item) for item in alone]
 

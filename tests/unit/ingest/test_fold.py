@@ -8,16 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.errors import Fault, Reason
-from ingest.fold import COUNTERS, Advance, Folded, Key, Stored, fold, reclassify
-from ingest.records import Dead, Event, Item, Record, Removal
+from ingest.fold import COUNTERS, Advance, Folded, Stored, fold, reclassify
+from ingest.records import Dead, Event, Item, Key, Made, Record, Removal
 
-VIEWS = {"orders": ("orders", 1), "payments": ("payments", 2)}
-WIDTH = dict(VIEWS.values())
+VIEWS = {"orders": "orders", "payments": "payments"}
 Place = tuple[str, int, int]
 
 
 def _record(topic: str, partition: int, offset: int) -> Record:
     return Record(topic, partition, offset, b"k", b"v", (), 1_000 + offset, 0)
+
+
+def _event(record: Record, key: Key, version: int, content: str, *, schema_id: int = 1) -> Event:
+    return Event(record, key, version, schema_id, Made([(*key, version, content)]), 0)
 
 
 def _place(record: Record) -> Place:
@@ -48,12 +51,12 @@ class Model:
         if isinstance(item, Removal):
             self.removals[record.topic, item.key, record.partition] = record.offset
             return "tombstones"
-        view, width = VIEWS[record.topic]
-        row = self.rows.get((view, item.row[:width]))
-        if row is None or item.row[width] > row.row[width]:
-            self.rows[view, item.row[:width]] = item
+        view = VIEWS[record.topic]
+        row = self.rows.get((view, item.key))
+        if row is None or item.version > row.version:
+            self.rows[view, item.key] = item
             return "applied"
-        if item.row[width] < row.row[width]:
+        if item.version < row.version:
             return "superseded"
         if item.row == row.row:
             return "duplicates"
@@ -75,7 +78,7 @@ class Database:
         for view, changes in folded.changes.items():
             for key in changes.events:
                 row, new = self.rows.get((view, key)), changes.winner(key)
-                if row is None or row.row[changes.key_width] < new.row[changes.key_width]:
+                if row is None or row.version < new.version:
                     self.rows[view, key] = new
         for partition, counts in folded.counters.items():
             known = self.counters.setdefault(partition, dict.fromkeys(COUNTERS, 0))
@@ -90,10 +93,10 @@ class Database:
     def _not_older(self, folded: Folded, view: str) -> dict[Key, Stored]:
         changes = folded.changes[view]
         return {
-            key: Stored(row.row[changes.key_width], row.row)
+            key: Stored(row.version, row.row)
             for key in changes.events
             if (row := self.rows.get((view, key))) is not None
-            and row.row[changes.key_width] >= changes.lowest_version(key)
+            and row.version >= changes.lowest_version(key)
         }
 
 
@@ -122,7 +125,7 @@ def _log(drawn: Sequence[tuple[str, int, int, str, str, str, int, str]]) -> list
         elif kind == "removal" and topic == "orders":
             items.append(Removal(record, order))
         else:
-            items.append(Event(record, (*key, version, content), schema_id=1))
+            items.append(_event(record, key, version, content))
     return items
 
 
@@ -181,8 +184,8 @@ def test_the_same_log_again_changes_no_row(items: list[Item]) -> None:
 
 
 def test_a_conflict_names_its_key_and_version_and_keeps_the_schema() -> None:
-    first = Event(_record("orders", 0, 1), ("o1", 3, "a"), 1)
-    other = Event(_record("orders", 0, 2), ("o1", 3, "b"), 2)
+    first = _event(_record("orders", 0, 1), ("o1",), 3, "a")
+    other = _event(_record("orders", 0, 2), ("o1",), 3, "b", schema_id=2)
     (dead,) = _folded([first, other]).dead
     assert dead.record is other.record
     assert dead.schema_id == 2

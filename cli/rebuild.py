@@ -17,7 +17,7 @@ from ingest.settings import IngestSettings
 from rebuild import repair, run
 from rebuild.builder import StoppedError
 from rebuild.compare import Difference, Result
-from rebuild.run import Options, Report
+from rebuild.report import Options, Report
 from rebuild.swap import Swapped
 
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]

@@ -6,85 +6,22 @@ Killed anywhere, the live build is untouched, and the next call resumes from the
 positions: what was committed is in it, aggregates and indexes are made in one transaction.
 """
 
-import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Final, Protocol
+from collections.abc import Collection
+from contextlib import closing
 
-import psycopg
 from psycopg import Connection
 
-from ingest.connect import Target
 from ingest.errors import RefusedError
 from ingest.operate import Build
 from ingest.settings import IngestSettings
-from rebuild import builds, bulk, checks, compare, redriven, turn
-from rebuild.builder import Builder, Letters
+from rebuild import builds, checks, compare, turn
 from rebuild.builds import Row
-from rebuild.checks import Start
-from rebuild.compare import Result
 from rebuild.feed import open_log
-from rebuild.pace import Yielding
-from rebuild.redriven import Taker
-from rebuild.swap import Swap, Swapped, catch_up
-from views.positions import Partition, PositionVector
-
-SNAPSHOT_MOST_S: Final = 3_600.0
-"""How long the proof may hold its snapshot of the live build: it keeps vacuum from cleaning up."""
-_LOOPBACK: Final = ("127.0.0.1", "::1", None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What an operator can ask of a rebuild."""
-
-    swap: bool = True
-    from_scratch: bool = False
-    rate: float | None = None
-    processes: int | None = None
-    accept_missing: bool = False
-    accept_differences: bool = False
-    other_log: bool = False
-    declared: tuple[str, ...] = ()
-    retry_letters: bool = False
-    free_bytes: int | None = None
-
-
-class Watcher(Protocol):
-    """Who watches: told what is being done, and how far it is."""
-
-    def say(self, line: str) -> None:
-        """A line for the person who watches."""
-
-    def stage(self, title: str) -> AbstractContextManager["Tell"]:
-        """Show how far a stage is."""
-
-
-Tell = Callable[[int, int | None], None]
-
-
-@dataclass(slots=True, kw_only=True)
-class Report:
-    """What was done. `seconds` by stage; `result` is None where no proof was possible."""
-
-    build: str = ""
-    live: str = ""
-    resumed: bool = False
-    events: int = 0
-    position: str = ""
-    seconds: dict[str, float] = field(default_factory=dict)
-    result: Result | None = None
-    swapped: Swapped | None = None
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether what was asked for was done and no difference found."""
-        return self.result is None or self.result.equal or self.swapped is not None
+from rebuild.report import Options, Report, Watcher
+from rebuild.swap import Swap
+from rebuild.work import Call
 
 
 def rebuild(
@@ -93,32 +30,48 @@ def rebuild(
     """Build all views anew, prove them equal, and make them live.
 
     RefusedError: it must not be, or another one runs. A result that is not equal stops before the
-    swap unless differences are accepted; the build is kept for the next call.
+    swap unless differences are accepted; the build is kept for the next call. An outage of the
+    database is waited out, and the build goes on from its own positions.
     """
-    with _work(settings, options, watcher, stop, "rebuild") as work:
-        work.fill()
-        if options.other_log:
-            work.report.notes.append("another log: no proof is possible")
-        else:
-            work.prove()
-        result = work.report.result
-        if result is not None and not result.equal and not options.accept_differences:
+    call = Call(settings, options, watcher, stop, "rebuild")
+
+    def work() -> Report:
+        if call.was_switched():
+            return call.report
+        with call.work() as work:
+            work.fill()
+            if options.other_log:
+                work.report.notes.append("another log: no proof is possible")
+            else:
+                work.prove()
+            result = work.report.result
+            if result is not None and not result.equal and not options.accept_differences:
+                return work.report
+            builds.mark_ready(work.connection, work.build)
+            if options.swap:
+                work.swap()
             return work.report
-        builds.mark_ready(work.connection, work.build)
-        if options.swap:
-            work.swap()
-        return work.report
+
+    return call.patience.call(work)
 
 
 def verify(
     settings: IngestSettings, options: Options, watcher: Watcher, stop: threading.Event
 ) -> Report:
-    """Build all views anew, compare them with the live ones, and throw the build away."""
-    with _work(settings, options, watcher, stop, "verify") as work:
-        work.fill()
-        work.prove()
-        builds.drop(work.connection, work.build)
-        return work.report
+    """Build all views anew, compare them with the live ones, and throw the build away.
+
+    An outage of the database is waited out.
+    """
+    call = Call(settings, options, watcher, stop, "verify")
+
+    def work() -> Report:
+        with call.work() as work:
+            work.fill()
+            work.prove()
+            builds.drop(work.connection, work.build)
+            return work.report
+
+    return call.patience.call(work)
 
 
 def swap_ready(settings: IngestSettings, watcher: Watcher, stop: threading.Event) -> Report:
@@ -187,243 +140,6 @@ def _swapped(
         report.swapped = swap.caught_up(proof=None)
     report.seconds["swap"] = round(time.monotonic() - began_at, 2)
     return report
-
-
-@contextmanager
-def _work(
-    settings: IngestSettings,
-    options: Options,
-    watcher: Watcher,
-    stop: threading.Event,
-    kind: str,
-) -> Iterator["Work"]:
-    """The turn, what was looked at, and the build to fill."""
-    dsn = settings.database_url.get_secret_value()
-    with turn.held(dsn, kind) as connection, closing(open_log(settings)) as log:
-        checks.refuse_database(settings, connection)
-        live = builds.live(connection)
-        start = checks.look(settings, log, accept_missing=options.accept_missing)
-        if not options.other_log:
-            checks.refuse_other_log(connection, live, start.brokers)
-        report = Report(live=live.name)
-        found = _resumable(connection, kind, options, report, watcher)
-        if found is None:
-            _refuse_no_room(connection, live, start, options, watcher)
-            found = builds.create(connection, _maker(kind))
-        builds.begin_at(
-            connection,
-            found,
-            {p: (low, start.brokers[p]) for p, low in start.missing.items()},
-        )
-        report.build = found.name
-        yield Work(settings, options, watcher, stop, connection, live, found, start, report, kind)
-
-
-def _maker(kind: str) -> str:
-    return f"{kind} {builds.code_mark()}"
-
-
-def _resumable(
-    connection: Connection[Row], kind: str, options: Options, report: Report, watcher: Watcher
-) -> Build | None:
-    """The build that a call before this one left, if it may go on; others of its kind go."""
-    for left in reversed(builds.unfinished(connection)):
-        mine = left.made_by.split(" ")[0] == kind
-        same = left.made_by == _maker(kind) and not options.from_scratch
-        if mine and same and redriven.is_clean(connection, left.build.name):
-            report.resumed = True
-            watcher.say(f"{left.build.name} was begun before: going on with it")
-            return left.build
-        if mine or left.made_by.startswith("verify "):
-            why = "asked for" if options.from_scratch else "other code made it, or nobody needs it"
-            watcher.say(f"{left.build.name} was begun before and is dropped ({why})")
-            builds.drop(connection, left.build)
-    return None
-
-
-def _refuse_no_room(
-    connection: Connection[Row], live: Build, start: Start, options: Options, watcher: Watcher
-) -> None:
-    events = sum(broker.high for broker in start.brokers.values())
-    needed = checks.room_needed_bytes(connection, live, events)
-    free = options.free_bytes if options.free_bytes is not None else _free_bytes(connection)
-    known = "not known from here" if free is None else f"{free / 1e9:,.1f} GB"
-    watcher.say(f"disk: about {needed / 1e9:,.2f} GB needed, free: {known}")
-    checks.refuse_full_disk(needed, free)
-
-
-def _free_bytes(connection: Connection[Row]) -> int | None:
-    """Free room where the server keeps its data; None: it is elsewhere, or does not tell us."""
-    if connection.info.host not in _LOOPBACK and not connection.info.host.startswith("/"):
-        return None
-    try:
-        row = connection.execute("SELECT current_setting('data_directory')").fetchone()
-    except psycopg.errors.InsufficientPrivilege:
-        return None
-    if row is None or not Path(row[0]).is_dir():
-        return None
-    stats = os.statvfs(row[0])
-    return stats.f_bavail * stats.f_frsize
-
-
-class Work:
-    """One rebuild under way."""
-
-    def __init__(
-        self,
-        settings: IngestSettings,
-        options: Options,
-        watcher: Watcher,
-        stop: threading.Event,
-        connection: Connection[Row],
-        live: Build,
-        build: Build,
-        start: Start,
-        report: Report,
-        kind: str,
-    ) -> None:
-        self._settings = settings
-        self._options = options
-        self._watcher = watcher
-        self._stop = stop
-        self.connection = connection
-        self.live = live
-        self.build = build
-        self._start = start
-        self.report = report
-        self._target = Target(build=build.name, keeps_dead=kind == "rebuild")
-        self._dsn = settings.database_url.get_secret_value()
-        self._proof: dict[Partition, int] | None = None
-
-    @property
-    def _partitions(self) -> tuple[Partition, ...]:
-        return tuple(sorted(self._start.brokers))
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        began_at = time.monotonic()
-        yield
-        spent = self.report.seconds.get(stage, 0.0) + time.monotonic() - began_at
-        self.report.seconds[stage] = round(spent, 2)
-
-    # Build.
-
-    def fill(self) -> None:
-        """Fill the build in bulk to where the live one is, and make it whole."""
-        if builds.is_whole(self.connection, self.build):
-            return
-        ends = self._ends()
-        with self._timed("bulk"):
-            self._load(ends)
-        self.report.events = sum(ends.values())
-        with self._timed("indexes and aggregates"):
-            self._watcher.say("aggregates and indexes")
-            builds.make_whole(self.connection, self.build)
-
-    def _ends(self) -> dict[Partition, int]:
-        """Where to go: the live positions, or the ends of a log that the live ones are not of."""
-        if self._options.other_log:
-            return {p: broker.high for p, broker in self._start.brokers.items()}
-        return builds.positions(self.connection, self.live)
-
-    def _letters(self, connection: Connection[Row]) -> Letters:
-        return builds.letters(connection, self._start.topic_ids)
-
-    def _load(self, ends: Mapping[Partition, int]) -> None:
-        done = sum(builds.positions(self.connection, self.build).values())
-        total = sum(ends.values())
-        count = bulk.processes_for(
-            len({number for _topic, number in self._partitions}),
-            total - done,
-            self._options.processes,
-        )
-        load = bulk.Load(
-            target=self._target,
-            partitions=self._partitions,
-            until=ends,
-            letters=self._letters(self.connection),
-            rate=self._options.rate,
-        )
-        yielding = Yielding()
-        with (
-            builds.open_session(self._dsn, "progress") as connection,
-            self._watcher.stage(f"{self.build.name}") as tell,
-        ):
-
-            def look() -> float:
-                tell(sum(builds.positions(connection, self.build).values()), total)
-                return yielding.share(*_live_pace(connection, self.live))
-
-            bulk.fill(self._settings, load, processes=count, look=look, stop=self._stop)
-            tell(total, total)
-
-    # Verify.
-
-    def prove(self) -> None:
-        """Stop exactly where the live build is in a snapshot, and compare every row."""
-        with (
-            Builder(self._settings, self._target, self._partitions, stop=self._stop) as builder,
-            Taker(self._settings, self._target, self._stop) as taker,
-        ):
-            with self._timed("catch up"):
-                catch_up(self.connection, builder, self._start.topic_ids)
-            with snapshot(self._dsn) as held, self._timed("verify"):
-                ends = builds.positions(held, self.live)
-                builder.go_to(ends, self._letters(held), within_s=SNAPSHOT_MOST_S)
-                letters = redriven.missing_from(held, self.build.name, listed_by=self.live.name)
-                taker.take(letters)
-                self._watcher.say(f"comparing every row at {PositionVector(ends)}")
-                with snapshot(self._dsn) as built:
-                    self.report.result = compare.compare(
-                        (held, self.live.name),
-                        (built, self.build.name),
-                        declared=self._options.declared,
-                    )
-        self._proof = ends
-        self.report.position = str(PositionVector(ends))
-        self.report.events = max(self.report.events, sum(ends.values()))
-
-    # Swap.
-
-    def swap(self) -> None:
-        """Make the build live."""
-        swap = Swap(
-            self._settings,
-            self.build,
-            topic_ids=self._start.topic_ids,
-            partitions=self._partitions,
-            stop=self._stop,
-        )
-        with self._timed("swap"):
-            if self._options.other_log:
-                self.report.swapped = swap.at_once()
-            else:
-                self.report.swapped = swap.caught_up(
-                    proof=self._proof, retry=self._options.retry_letters
-                )
-
-
-@contextmanager
-def snapshot(dsn: str) -> Iterator[Connection[Row]]:
-    """A connection that sees one moment until it is left."""
-    with builds.open_session(dsn, "snapshot") as connection:
-        connection.execute(
-            "SELECT set_config('transaction_timeout', %s, false) FROM pg_settings"
-            " WHERE name = 'transaction_timeout'",
-            (f"{SNAPSHOT_MOST_S:.0f}s",),
-        )
-        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        yield connection
-        connection.execute("ROLLBACK")
-
-
-def _live_pace(connection: Connection[Row], live: Build) -> tuple[Mapping[Partition, int], int]:
-    """Where the live build is, and how far behind what its workers last saw of the ends."""
-    rows = connection.execute(
-        "SELECT topic, partition, next_offset, greatest(end_offset - next_offset, 0)"
-        f" FROM {live.name}.positions"
-    ).fetchall()
-    return {(r[0], r[1]): r[2] for r in rows}, sum(r[3] or 0 for r in rows)
 
 
 def declared_columns(names: Collection[str]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import psycopg
 
 from ingest import service
 from ingest.settings import IngestSettings
-from rebuild.run import Tell
+from rebuild.report import Tell
 from tests.faults.oracle.compare import check_invariants, differences, hold
 from tests.faults.oracle.fold import expect
 from tests.faults.oracle.log import Registry, high_watermarks, read_log
@@ -19,6 +19,7 @@ from tests.fixtures.contracts import SchemaIds
 from tests.fixtures.databases import Database
 from tests.fixtures.traffic import Traffic, produce
 from tests.fixtures.waiting import eventually
+from views import CATALOGUE
 from views.positions import PositionVector
 
 TOPICS = ("orders", "payments")
@@ -185,6 +186,20 @@ def offsets(database: Database, build: str) -> Mapping[tuple[str, int], int]:
             f"SELECT topic, partition, next_offset FROM {build}.positions".encode()
         )
         return {(topic, partition): offset for topic, partition, offset in rows}
+
+
+def content(database: Database, build: str) -> dict[str, list[str]]:
+    """Every row of every view of a build, as text."""
+    with psycopg.connect(database.dsn) as connection:
+        return {
+            view.name: [
+                str(row[0])
+                for row in connection.execute(
+                    f"SELECT t::text FROM {build}.{view.name} t ORDER BY 1".encode()
+                )
+            ]
+            for view in CATALOGUE.views
+        }
 
 
 def wait_until_live_includes(database: Database, position: PositionVector) -> None:

@@ -12,10 +12,18 @@ import pytest
 from ingest.settings import IngestSettings
 from rebuild import run
 from rebuild.builder import StoppedError
-from rebuild.run import Options
+from rebuild.report import Options
 from tests.fixtures.databases import Database
-from tests.integration.rebuild.killed import STEPS
-from tests.integration.rebuild.parts import Log, Watcher, builds, live, offsets, schemas
+from tests.integration.rebuild.killed import SHARES, STEPS
+from tests.integration.rebuild.parts import (
+    Log,
+    Watcher,
+    builds,
+    content,
+    live,
+    offsets,
+    schemas,
+)
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -37,14 +45,34 @@ def rebuild_until_killed(settings: IngestSettings, step: str) -> None:
     assert ended.returncode == -signal.SIGKILL, ended.stderr[-2_000:]
 
 
+def test_killed_again_and_again_it_goes_on_from_where_it_was(log: Log, shop: Database) -> None:
+    settings = log.settings(shop)
+    before, rows = offsets(shop, "build_1"), content(shop, "build_1")
+    total = sum(before.values())
+    done = 0
+    for step in STEPS:
+        rebuild_until_killed(settings, step)
+        assert (offsets(shop, "build_1"), content(shop, "build_1")) == (before, rows), step
+        if step != "committed":
+            assert builds(shop)["build_1"] == "live", step
+        assert builds(shop).keys() == {"build_1", "build_2"}, step
+        now = sum(offsets(shop, "build_2").values())
+        assert now >= max(done, SHARES.get(step, 0.0) * total), step
+        assert now < total or step not in SHARES, step
+        done = now
+    assert builds(shop) == {"build_1": "previous", "build_2": "live"}
+    assert log.judge(shop, "build_2") == []
+
+
+@pytest.mark.proof
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_it_leaves_the_live_views_whole_and_the_next_call_finishes(
     step: str, log: Log, shop: Database, watcher: Watcher
 ) -> None:
     settings = log.settings(shop)
-    before = offsets(shop, "build_1")
+    before, rows = offsets(shop, "build_1"), content(shop, "build_1")
     rebuild_until_killed(settings, step)
-    assert offsets(shop, "build_1") == before
+    assert (offsets(shop, "build_1"), content(shop, "build_1")) == (before, rows)
     if step == "committed":
         assert builds(shop) == {"build_1": "previous", "build_2": "live"}
         return

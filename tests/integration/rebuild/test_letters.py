@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from rebuild import run
-from rebuild.run import Options
+from rebuild.report import Options
 from tests.fixtures.databases import Database, DatabaseServer
 from tests.integration.dead_letters.scene import LateSchema, Scene
 from tests.integration.rebuild.parts import (

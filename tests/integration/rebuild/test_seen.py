@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from dev.ports import free_port
 from rebuild import run
-from rebuild.run import Options
+from rebuild.report import Options
 from tests.fixtures.databases import Database
 from tests.fixtures.waiting import eventually
 from tests.integration.rebuild.parts import Interrupting, Log, offsets, worker

@@ -7,7 +7,7 @@ import pytest
 
 from ingest.errors import RefusedError
 from rebuild import run
-from rebuild.run import Options
+from rebuild.report import Options, Report
 from tests.fixtures.databases import Database
 from tests.integration.rebuild.parts import (
     Log,
@@ -125,7 +125,7 @@ def test_somebody_who_holds_a_view_for_people_delays_a_swap_and_no_worker(
 ) -> None:
     settings, stop = log.settings(shop), threading.Event()
     run.rebuild(settings, Options(swap=False), watcher, stop)
-    swapped: list[run.Report] = []
+    swapped: list[Report] = []
     with psycopg.connect(shop.api_dsn) as person, worker(settings):
         person.execute("SELECT count(*) FROM views.orders")
         swapping = threading.Thread(

@@ -6,7 +6,7 @@ import pytest
 
 from ingest.errors import RefusedError
 from rebuild import run, turn
-from rebuild.run import Options
+from rebuild.report import Options
 from tests.fixtures.databases import Database
 from tests.integration.rebuild.parts import (
     Log,

@@ -1,0 +1,318 @@
+"""One call of rebuild or verify: the turn, the build that it fills, and each step of the way.
+
+Stands apart from the pages of `run.py`, which say which steps are taken and in which order.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import psycopg
+from psycopg import Connection
+
+from ingest.connect import Target
+from ingest.operate import Build
+from ingest.settings import IngestSettings
+from rebuild import builds, bulk, checks, compare, redriven, turn
+from rebuild.builder import Builder, Letters
+from rebuild.builds import Row
+from rebuild.checks import Start
+from rebuild.feed import open_log
+from rebuild.pace import Yielding
+from rebuild.patience import Patience
+from rebuild.redriven import Taker
+from rebuild.report import Options, Report, Watcher
+from rebuild.swap import Swap, Swapped, catch_up
+from views.positions import Partition, PositionVector
+
+SNAPSHOT_MOST_S: Final = 3_600.0
+"""How long the proof may hold its snapshot of the live build: it keeps vacuum from cleaning up."""
+_LOOPBACK: Final = ("127.0.0.1", "::1", None)
+
+
+class Call:
+    """One call of rebuild or verify, over all its tries: what was asked for, and what it began."""
+
+    def __init__(
+        self,
+        settings: IngestSettings,
+        options: Options,
+        watcher: Watcher,
+        stop: threading.Event,
+        kind: str,
+    ) -> None:
+        self._settings = settings
+        self._options = options
+        self._watcher = watcher
+        self._stop = stop
+        self._kind = kind
+        self._dsn = settings.database_url.get_secret_value()
+        self._build: Build | None = None
+        self.patience = Patience(watcher.say, stop)
+        self.report = Report()
+
+    @contextmanager
+    def work(self) -> Iterator["Work"]:
+        """The turn, what was looked at, and the build to fill."""
+        settings, watcher = self._settings, self._watcher
+        with turn.held(self._dsn, self._kind) as connection, closing(open_log(settings)) as log:
+            self.patience.well()
+            options = self._options if self._build is None else _going_on(self._options)
+            checks.refuse_database(settings, connection)
+            live = builds.live(connection)
+            start = checks.look(settings, log, accept_missing=options.accept_missing)
+            if not options.other_log:
+                checks.refuse_other_log(connection, live, start.brokers)
+            self.report = report = Report(live=live.name)
+            found = _resumable(connection, self._kind, options, report, watcher)
+            if found is None:
+                _refuse_no_room(connection, live, start, options, watcher)
+                found = builds.create(connection, _maker(self._kind))
+            self._build = found
+            builds.begin_at(
+                connection,
+                found,
+                {p: (low, start.brokers[p]) for p, low in start.missing.items()},
+            )
+            report.build = found.name
+            yield Work(
+                settings,
+                options,
+                watcher,
+                self._stop,
+                connection,
+                live,
+                found,
+                start,
+                report,
+                self._kind,
+            )
+
+    def was_switched(self) -> bool:
+        """Whether an earlier try made its build live, and the answer to its commit was lost."""
+        if self._build is None:
+            return False
+        with builds.open_session(self._dsn, "swap") as connection:
+            live = builds.live(connection)
+            if live.number != self._build.number:
+                return False
+            at = PositionVector(builds.positions(connection, live))
+        self.report.swapped = Swapped(before=self.report.live, now=live.name, at=str(at))
+        return True
+
+
+def _going_on(options: Options) -> Options:
+    """The same, but what this call has begun itself is not thrown away."""
+    return replace(options, from_scratch=False)
+
+
+def _maker(kind: str) -> str:
+    return f"{kind} {builds.code_mark()}"
+
+
+def _resumable(
+    connection: Connection[Row], kind: str, options: Options, report: Report, watcher: Watcher
+) -> Build | None:
+    """The build that a call before this one left, if it may go on; others of its kind go."""
+    for left in reversed(builds.unfinished(connection)):
+        mine = left.made_by.split(" ")[0] == kind
+        same = left.made_by == _maker(kind) and not options.from_scratch
+        if mine and same and redriven.is_clean(connection, left.build.name):
+            report.resumed = True
+            watcher.say(f"{left.build.name} was begun before: going on with it")
+            return left.build
+        if mine or left.made_by.startswith("verify "):
+            why = "asked for" if options.from_scratch else "other code made it, or nobody needs it"
+            watcher.say(f"{left.build.name} was begun before and is dropped ({why})")
+            builds.drop(connection, left.build)
+    return None
+
+
+def _refuse_no_room(
+    connection: Connection[Row], live: Build, start: Start, options: Options, watcher: Watcher
+) -> None:
+    events = sum(broker.high for broker in start.brokers.values())
+    needed = checks.room_needed_bytes(connection, live, events)
+    free = options.free_bytes if options.free_bytes is not None else _free_bytes(connection)
+    known = "not known from here" if free is None else f"{free / 1e9:,.1f} GB"
+    watcher.say(f"disk: about {needed / 1e9:,.2f} GB needed, free: {known}")
+    checks.refuse_full_disk(needed, free)
+
+
+def _free_bytes(connection: Connection[Row]) -> int | None:
+    """Free room where the server keeps its data; None: it is elsewhere, or does not tell us."""
+    if connection.info.host not in _LOOPBACK and not connection.info.host.startswith("/"):
+        return None
+    try:
+        row = connection.execute("SELECT current_setting('data_directory')").fetchone()
+    except psycopg.errors.InsufficientPrivilege:
+        return None
+    if row is None or not Path(row[0]).is_dir():
+        return None
+    stats = os.statvfs(row[0])
+    return stats.f_bavail * stats.f_frsize
+
+
+class Work:
+    """One rebuild under way."""
+
+    def __init__(
+        self,
+        settings: IngestSettings,
+        options: Options,
+        watcher: Watcher,
+        stop: threading.Event,
+        connection: Connection[Row],
+        live: Build,
+        build: Build,
+        start: Start,
+        report: Report,
+        kind: str,
+    ) -> None:
+        self._settings = settings
+        self._options = options
+        self._watcher = watcher
+        self._stop = stop
+        self.connection = connection
+        self.live = live
+        self.build = build
+        self._start = start
+        self.report = report
+        self._target = Target(build=build.name, keeps_dead=kind == "rebuild")
+        self._dsn = settings.database_url.get_secret_value()
+        self._proof: dict[Partition, int] | None = None
+
+    @property
+    def _partitions(self) -> tuple[Partition, ...]:
+        return tuple(sorted(self._start.brokers))
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        began_at = time.monotonic()
+        yield
+        spent = self.report.seconds.get(stage, 0.0) + time.monotonic() - began_at
+        self.report.seconds[stage] = round(spent, 2)
+
+    # Build.
+
+    def fill(self) -> None:
+        """Fill the build in bulk to where the live one is, and make it whole."""
+        if builds.is_whole(self.connection, self.build):
+            return
+        ends = self._ends()
+        with self._timed("bulk"):
+            self._load(ends)
+        self.report.events = sum(ends.values())
+        with self._timed("indexes and aggregates"):
+            self._watcher.say("aggregates and indexes")
+            builds.make_whole(self.connection, self.build)
+
+    def _ends(self) -> dict[Partition, int]:
+        """Where to go: the live positions, or the ends of a log that the live ones are not of."""
+        if self._options.other_log:
+            return {p: broker.high for p, broker in self._start.brokers.items()}
+        return builds.positions(self.connection, self.live)
+
+    def _letters(self, connection: Connection[Row]) -> Letters:
+        return builds.letters(connection, self._start.topic_ids)
+
+    def _load(self, ends: Mapping[Partition, int]) -> None:
+        done = sum(builds.positions(self.connection, self.build).values())
+        total = sum(ends.values())
+        count = bulk.processes_for(
+            len({number for _topic, number in self._partitions}),
+            total - done,
+            self._options.processes,
+        )
+        load = bulk.Load(
+            target=self._target,
+            partitions=self._partitions,
+            until=ends,
+            letters=self._letters(self.connection),
+            rate=self._options.rate,
+        )
+        yielding = Yielding()
+        with (
+            builds.open_session(self._dsn, "progress") as connection,
+            self._watcher.stage(f"{self.build.name}") as tell,
+        ):
+
+            def look() -> float:
+                tell(sum(builds.positions(connection, self.build).values()), total)
+                return yielding.share(*_live_pace(connection, self.live))
+
+            bulk.fill(self._settings, load, processes=count, look=look, stop=self._stop)
+            tell(total, total)
+
+    # Verify.
+
+    def prove(self) -> None:
+        """Stop exactly where the live build is in a snapshot, and compare every row."""
+        with (
+            Builder(self._settings, self._target, self._partitions, stop=self._stop) as builder,
+            Taker(self._settings, self._target, self._stop) as taker,
+        ):
+            with self._timed("catch up"):
+                catch_up(self.connection, builder, self._start.topic_ids)
+            with snapshot(self._dsn) as held, self._timed("verify"):
+                ends = builds.positions(held, self.live)
+                builder.go_to(ends, self._letters(held), within_s=SNAPSHOT_MOST_S)
+                letters = redriven.missing_from(held, self.build.name, listed_by=self.live.name)
+                taker.take(letters)
+                self._watcher.say(f"comparing every row at {PositionVector(ends)}")
+                with snapshot(self._dsn) as built:
+                    self.report.result = compare.compare(
+                        (held, self.live.name),
+                        (built, self.build.name),
+                        declared=self._options.declared,
+                    )
+        self._proof = ends
+        self.report.position = str(PositionVector(ends))
+        self.report.events = max(self.report.events, sum(ends.values()))
+
+    # Swap.
+
+    def swap(self) -> None:
+        """Make the build live."""
+        swap = Swap(
+            self._settings,
+            self.build,
+            topic_ids=self._start.topic_ids,
+            partitions=self._partitions,
+            stop=self._stop,
+        )
+        with self._timed("swap"):
+            if self._options.other_log:
+                self.report.swapped = swap.at_once()
+            else:
+                self.report.swapped = swap.caught_up(
+                    proof=self._proof, retry=self._options.retry_letters
+                )
+
+
+@contextmanager
+def snapshot(dsn: str) -> Iterator[Connection[Row]]:
+    """A connection that sees one moment until it is left."""
+    with builds.open_session(dsn, "snapshot") as connection:
+        connection.execute(
+            "SELECT set_config('transaction_timeout', %s, false) FROM pg_settings"
+            " WHERE name = 'transaction_timeout'",
+            (f"{SNAPSHOT_MOST_S:.0f}s",),
+        )
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        yield connection
+        connection.execute("ROLLBACK")
+
+
+def _live_pace(connection: Connection[Row], live: Build) -> tuple[Mapping[Partition, int], int]:
+    """Where the live build is, and how far behind what its workers last saw of the ends."""
+    rows = connection.execute(
+        "SELECT topic, partition, next_offset, greatest(end_offset - next_offset, 0)"
+        f" FROM {live.name}.positions"
+    ).fetchall()
+    return {(r[0], r[1]): r[2] for r in rows}, sum(r[3] or 0 for r in rows)

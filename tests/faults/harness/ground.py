@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import psycopg
+from confluent_kafka.admin import AdminClient
 
 from tests.faults.harness import chain
 from tests.faults.harness.bites import Bites
@@ -117,6 +118,10 @@ class Ground:
     def alive(self) -> list[WorkerProcess]:
         """The workers whose process exists."""
         return [worker for worker in self.workers if worker.process.running]
+
+    def admin(self) -> AdminClient:
+        """A client that may change topics."""
+        return AdminClient({"bootstrap.servers": self.place.bootstrap, "log_level": 0})
 
     # What the database says.
 

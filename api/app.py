@@ -28,6 +28,7 @@ from api.observe import Observed
 from api.page import PageSizes
 from api.position import Consistency
 from api.read import RETRY_AFTER_S, Observe, Reader, ReaderOptions, Snapshot, ignore
+from api.route import Routes
 from api.schema import SCHEMA, TYPES, sdl
 from api.settings import ApiSettings
 from api.sockets import Sockets
@@ -135,6 +136,7 @@ def _service(settings: ApiSettings, observe: Observe) -> Service:
         sizes=sizes,
         count_cap=settings.api_count_cap,
         movements=movements,
+        routes=Routes(schema, TYPES, sizes=sizes, count_cap=settings.api_count_cap),
     )
     endpoint = Endpoint(
         executor=executor,

@@ -3,7 +3,7 @@
 Stands apart from `page.py`, which is pure: this is the object that the fields of a connection read.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +12,7 @@ from api.batches import Batches
 from api.declare import Relation, ViewType
 from api.filters import condition_of, digest
 from api.page import (
+    Cursor,
     CursorScope,
     PageArguments,
     PageSizes,
@@ -21,7 +22,7 @@ from api.page import (
     row_cursor,
     window_of,
 )
-from api.position import require, requirement_of
+from api.position import Consistency, require, requirement_of
 from api.rows import Row
 from api.selects import Key, Listing
 
@@ -135,7 +136,7 @@ async def answer(
     terms = tuple((term.column, term.descending) for term in order)
     scope = CursorScope(field.scope, digest(condition, terms))
     window = window_of(field.target, order, arguments=arguments.page, scope=scope, sizes=sizes)
-    _require_cursors(window, batches)
+    require_cursors(window.cursors, batches.snapshot.consistency)
     listing = Listing(field.target, condition, order, field.parent, field.relation)
     rows = await batches.page(listing, window, parent=parent)
     kept = rows[: window.size]
@@ -150,12 +151,12 @@ async def answer(
     )
 
 
-def _require_cursors(window: Window, batches: Batches) -> None:
-    consistency = batches.snapshot.consistency
-    topics = {state.topic for state in consistency.partitions}
-    for cursor in (window.after, window.before):
-        if cursor is not None:
-            requirement = requirement_of(
-                at_least=cursor.position, max_staleness_ms=None, topics=sorted(topics)
-            )
-            require(requirement, consistency)
+def require_cursors(cursors: Iterable[Cursor], consistency: Consistency) -> None:
+    """Return if the snapshot contains the positions at which the cursors were made.
+
+    StaleError: not yet. BadUserInputError: the position of one is none of ours.
+    """
+    topics = sorted({state.topic for state in consistency.partitions})
+    for cursor in cursors:
+        requirement = requirement_of(at_least=cursor.position, max_staleness_ms=None, topics=topics)
+        require(requirement, consistency)

@@ -3,12 +3,13 @@
 Stands apart because everything in here happens before the database hears of a request.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
 from graphql import (
+    DirectiveNode,
     DocumentNode,
     FieldNode,
     FragmentDefinitionNode,
@@ -18,10 +19,12 @@ from graphql import (
     InlineFragmentNode,
     NamedTypeNode,
     NameNode,
+    Node,
     NoSchemaIntrospectionCustomRule,
     OperationDefinitionNode,
     OperationType,
     SelectionSetNode,
+    VariableNode,
     Visitor,
     parse,
     specified_rules,
@@ -58,6 +61,8 @@ class Operation:
     document: DocumentNode
     definition: OperationDefinitionNode
     costing: Costing
+    deciding: tuple[str, ...]
+    """The variables that decide @skip and @include."""
 
     @property
     def name(self) -> str | None:
@@ -146,7 +151,7 @@ class Documents:
             document = visit(document, _AsQuery(self._schema))
         definition = _select(document, name)
         costing = Costing(self._schema, document, definition, sizes=self._sizes)
-        return Operation(document, definition, costing)
+        return Operation(document, definition, costing, variables_in(*_directives(document)))
 
     def _parse(self, text: str) -> DocumentNode:
         try:
@@ -193,6 +198,26 @@ class _AsQuery(Visitor):
     def enter_named_type(self, node: NamedTypeNode, *_: Any) -> Any:
         name = self._names.get(node.name.value)
         return None if name is None else NamedTypeNode(name=name)
+
+
+def variables_in(*nodes: Node) -> tuple[str, ...]:
+    """The names of the variables that are used anywhere in these."""
+    found = (each.name.value for each in _below(nodes) if isinstance(each, VariableNode))
+    return tuple(sorted(set(found)))
+
+
+def _directives(document: DocumentNode) -> Iterator[Node]:
+    return (each for each in _below([document]) if isinstance(each, DirectiveNode))
+
+
+def _below(nodes: Iterable[Node]) -> Iterator[Node]:
+    """The nodes themselves, and all in them."""
+    for node in nodes:
+        yield node
+        for name in node.keys:
+            value = getattr(node, name)
+            inner = value if isinstance(value, list | tuple) else [value]
+            yield from _below(each for each in inner if isinstance(each, Node))
 
 
 class MethodError(Exception):

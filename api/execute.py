@@ -1,13 +1,15 @@
 """From a GraphQL request to its answer: check, read one snapshot, say what the answer contains.
 
-The plain path: graphql-core walks the schema's resolvers. It can answer every query, and whatever
-answers faster must answer the same.
+Two ways lead there; `route.py` decides which. Compiled: one statement returns the answer's JSON.
+Plain: graphql-core walks the schema's resolvers; it can answer every query, and what is compiled
+must be the same to the byte.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import orjson
 import structlog
 from graphql import ExecutionResult, GraphQLError, GraphQLSchema, execute
 
@@ -27,8 +29,10 @@ from api.errors import (
 from api.graph import Context
 from api.page import PageSizes
 from api.position import Consistency, Requirement, require, requirement_of
-from api.read import Reader, Snapshot
+from api.read import Reader, Reading, Snapshot
+from api.route import Compiled, Routes, Way
 from api.scalars import date_time_text
+from api.splice import spliced
 from api.waiting import Movements
 
 _log = structlog.get_logger(__name__)
@@ -61,6 +65,7 @@ class Answer:
     refused: bool = False
     operation_name: str | None = None
     statements: int = 0
+    way: Way | None = None
 
 
 class Executor:
@@ -76,8 +81,10 @@ class Executor:
         sizes: PageSizes,
         count_cap: int,
         movements: Movements,
+        routes: Routes | None = None,
     ) -> None:
         self._movements = movements
+        self._routes = routes
         self._schema = schema
         self._reader = reader
         self._documents = documents
@@ -130,7 +137,26 @@ class Executor:
         if not operation.reads_views:
             result = await self._execute(operation, request, context=None)
             return _answer(operation, result, request_id=id_)
+        if self._routes is None:
+            return await self._plain(operation, request, requirement=requirement, id_=id_)
+        way = self._routes.route(operation, request.variables or {}, request.caller)
+        if isinstance(way, Compiled):
+            reading = await self._reader.answer(way.text, way.values, caller=request.caller)
+            require(requirement, reading.consistency)
+            compiled, way = way, self._routes.checked(way, reading)
+            if way is Way.COMPILED:
+                return _compiled_answer(operation, compiled, reading)
+        answer = await self._plain(operation, request, requirement=requirement, id_=id_)
+        return replace(answer, way=way)
 
+    async def _plain(
+        self,
+        operation: Operation,
+        request: GraphQLRequest,
+        *,
+        requirement: Requirement,
+        id_: str,
+    ) -> Answer:
         async def work(snapshot: Snapshot) -> Answer:
             require(requirement, snapshot.consistency)
             batches = Batches(snapshot, count_cap=self._count_cap)
@@ -205,6 +231,16 @@ def _answer(
         outcome=str(errors[0]["extensions"]["code"]) if errors else "ok",
         operation_name=operation.name,
         statements=snapshot.statements if snapshot else 0,
+    )
+
+
+def _compiled_answer(operation: Operation, compiled: Compiled, reading: Reading) -> Answer:
+    data = spliced(compiled, reading.texts, reading.consistency)
+    return Answer(
+        body={"data": orjson.Fragment(data), "extensions": extensions(reading.consistency)},
+        operation_name=operation.name,
+        statements=1,
+        way=Way.COMPILED,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from sqlalchemy import JSON, TIMESTAMP, BigInteger, Boolean, Column, Date, Integer, Numeric, Text
 
@@ -44,6 +44,10 @@ class Kind:
     ordered: bool = True
     json_is_text: bool = True
     """Whether such a value inside a JSON column is a string."""
+    sql_text: str = "{}"
+    """What PostgreSQL makes the same text as `to_text` with, of a column; for DateTime in UTC."""
+    shown: Literal["string", "quoted", "bare"] = "quoted"
+    """How that text stands in JSON: as a string to be escaped, in quotes as it is, or bare."""
 
 
 def _boolean_of(text: str) -> bool:
@@ -52,9 +56,16 @@ def _boolean_of(text: str) -> bool:
     return text == "true"
 
 
-STRING: Final = Kind(name="String", annotation=str, sql="text", to_text=str, from_text=storable)
+STRING: Final = Kind(
+    name="String", annotation=str, sql="text", to_text=str, from_text=storable, shown="string"
+)
 CURRENCY: Final = Kind(
-    name="CurrencyCode", annotation=CurrencyCode, sql="text", to_text=str, from_text=currency_of
+    name="CurrencyCode",
+    annotation=CurrencyCode,
+    sql="text",
+    to_text=str,
+    from_text=currency_of,
+    shown="string",
 )
 INT: Final = Kind(
     name="Int",
@@ -63,6 +74,7 @@ INT: Final = Kind(
     to_text=big_int_text,
     from_text=big_int_of,
     json_is_text=False,
+    shown="bare",
 )
 BIG_INT: Final = Kind(
     name="BigInt",
@@ -78,6 +90,7 @@ DECIMAL: Final = Kind(
     sql="numeric",
     to_text=decimal_text,
     from_text=decimal_of,
+    sql_text="round({}, 4)",
 )
 DATE_TIME: Final = Kind(
     name="DateTime",
@@ -85,6 +98,7 @@ DATE_TIME: Final = Kind(
     sql="timestamptz",
     to_text=date_time_text,
     from_text=date_time_of,
+    sql_text="""to_char({}, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')""",
 )
 DATE: Final = Kind(name="Date", annotation=date, sql="date", to_text=date_text, from_text=date_of)
 BOOLEAN: Final = Kind(
@@ -95,6 +109,7 @@ BOOLEAN: Final = Kind(
     from_text=_boolean_of,
     ordered=False,
     json_is_text=False,
+    shown="bare",
 )
 
 LIST: Final = Kind(

@@ -1,7 +1,7 @@
 """The opaque texts of the API: global ids.
 
-A text is base64url without padding over a JSON list of strings. Stands apart because the compiler
-writes the same texts in SQL: `json_build_array` prints lists exactly as `packed` does.
+A text is base64url without padding over a JSON list of strings. Stands apart because it is made in
+two ways: of a row's values, and of the JSON list that the compiled statement returns.
 """
 
 import base64
@@ -18,7 +18,7 @@ class NotOursError(ValueError):
 
 def packed(parts: Sequence[str]) -> str:
     """A list of texts as one opaque text."""
-    return encoded(json.dumps(list(parts), ensure_ascii=False))
+    return encoded(json.dumps(list(parts), ensure_ascii=False).encode())
 
 
 def unpacked(text: str) -> list[str]:
@@ -36,9 +36,9 @@ def unpacked(text: str) -> list[str]:
     return parts
 
 
-def encoded(text: str) -> str:
+def encoded(raw: bytes) -> str:
     """Base64url without padding."""
-    return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def decoded(text: str) -> str:

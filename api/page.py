@@ -56,6 +56,11 @@ class Window:
     after: Cursor | None = None
     before: Cursor | None = None
 
+    @property
+    def cursors(self) -> tuple[Cursor, ...]:
+        """Those that are given."""
+        return tuple(cursor for cursor in (self.after, self.before) if cursor is not None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageArguments:
@@ -136,7 +141,12 @@ def cursor_prefix(scope: CursorScope, position: str) -> str:
 
 def cursor_text(prefix: str, texts: Sequence[str]) -> str:
     """A cursor: prefix, the texts of its row's order columns, and a checksum of both."""
-    body = f"{prefix}.{packed(texts)}"
+    return sealed(prefix, packed(texts))
+
+
+def sealed(prefix: str, texts: str) -> str:
+    """A cursor whose texts are packed already."""
+    body = f"{prefix}.{texts}"
     return f"{body}.{_checksum(body)}"
 
 

@@ -1,48 +1,43 @@
 """The only place where the API executes SQL: connections, snapshots, and what their errors mean.
 
-An operation reads one snapshot: one `REPEATABLE READ, READ ONLY` transaction whose first statement
-reads the positions and which build is live. The build that the process believes live names the
-tables; where the snapshot says otherwise, or the build is gone, the operation is run once more.
-Everything here only reads, so running again is always safe.
+An operation reads one snapshot: one statement (`answer`), or one `REPEATABLE READ, READ ONLY`
+transaction whose first statement reads where the views stand (`read`). The build that the process
+believes live names the tables; where the snapshot says otherwise, or the build is gone, the
+operation is run once more. Everything here only reads, so running again is always safe.
 """
 
 import asyncio
-import os
-import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import psycopg
 import structlog
-from psycopg.rows import dict_row
+from psycopg.rows import TupleRow, dict_row, tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from api.callers import Caller
 from api.errors import BuildGoneError, TimedOutError, UnavailableError
-from api.position import Consistency, PartitionState, consistency_of
-from api.sql import Sql, name
+from api.position import Consistency
+from api.pulse import Connection, Cut, Pulse, bounded
+from api.sql import Sql
+from api.standing import COLUMNS, FROM_LIVE, standing_of, standing_sql
 from views.ddl import CLAIM, CUSTOMER
 
 T = TypeVar("T")
 Observe = Callable[[str], None]
 """Called with the text of every statement that is executed."""
-Connection = psycopg.AsyncConnection[dict[str, Any]]
 
 _log = structlog.get_logger(__name__)
 
 _ATTEMPTS: Final = 3
 RETRY_AFTER_S: Final = 1
 _LIVE: Final = "SELECT name FROM ingest.builds WHERE state = 'live'"
-_STANDING: Final = """
-SELECT b.name AS build, b.change_counter, statement_timestamp() AS read_at,
-       p.topic, p.partition, p.next_offset, p.end_offset, p.cluster_id, p.topic_id,
-       p.last_event_at, p.complete_as_of
-FROM ingest.builds AS b LEFT JOIN {build}.positions AS p ON true
-WHERE b.state = 'live'
-"""
-_CALLER: Final = "SELECT set_config('role', %s, true), set_config(%s, %s, true)"
+_CALLER: Final = b"SELECT set_config('role', $1, true), set_config($2, $3, true)"
+_BEGIN: Final = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_PULSE: Final = 0.75
+"""Of the time that a connection may take: then a silent server is asked whether it lives."""
 _VIEWS_KNOWN: Final = """
 SELECT v.view FROM ingest.builds AS b JOIN ingest.build_views AS v USING (number)
 WHERE b.state = 'live'
@@ -66,6 +61,14 @@ class ReaderOptions:
 
 def ignore(_: str) -> None:
     """Hear of a statement and do nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one statement returned: where the views stand, and its own columns as text."""
+
+    consistency: Consistency
+    texts: tuple[bytes | None, ...]
 
 
 class Snapshot:
@@ -95,7 +98,7 @@ class Snapshot:
         self._observe(sql.text)
         self.statements += 1
         try:
-            with _bounded(self._connection, self._patience_s):
+            with bounded(self._connection, self._patience_s):
                 cursor = await self._connection.execute(sql.text.encode(), sql.values)
                 return await cursor.fetchall()
         except psycopg.Error as error:
@@ -107,6 +110,10 @@ class Reader:
 
     def __init__(self, options: ReaderOptions, *, observe: Observe = ignore) -> None:
         self._options = options
+        self._topics = tuple(options.topics)
+        # The server ends a statement itself, unless it does not move any more.
+        self._patience_s = options.statement_timeout_s + options.acquire_timeout_s
+        self._pulse = Pulse(options.dsn, timeout_s=options.acquire_timeout_s * _PULSE)
         self._observe = observe
         self._build: str | None = None
         self._pool = AsyncConnectionPool[Connection](
@@ -145,14 +152,37 @@ class Reader:
 
         UnavailableError: the database cannot be read within a second or so.
         """
+        return await self._tried(lambda connection: self._worked(connection, work, caller))
+
+    async def answer(
+        self, statement: Callable[[str], str], values: Sequence[Any], *, caller: Caller | None
+    ) -> Reading:
+        """Run one statement, made for the live build, whose first columns are `standing_sql`.
+
+        Errors as `read`; and BuildGoneError, TimedOutError as their names say.
+        """
+        return await self._tried(
+            lambda connection: self._answered(connection, statement, values, caller)
+        )
+
+    async def _tried(self, once: Callable[[Connection], Awaitable[T]]) -> T:
         for _ in range(_ATTEMPTS):
             try:
-                return await self._once(work, caller)
+                async with self._pool.connection() as connection:
+                    return await once(connection)
             except BuildGoneError as error:
                 _log.info("an operation is run again", reason=str(error))
                 self._build = None
             except _LostError:
                 await self._drop_dead_connections()
+            except (PoolTimeout, TooManyRequests) as error:
+                raise UnavailableError(_AWAY) from error
+            except psycopg.Error as error:
+                meaning = meaning_of(error)
+                if not isinstance(meaning, BuildGoneError):
+                    raise meaning from error
+                _log.info("an operation is run again", reason=str(error))
+                self._build = None
         raise UnavailableError(_AWAY)
 
     async def missing_views(self, views: Sequence[str]) -> list[str]:
@@ -164,58 +194,102 @@ class Reader:
 
         return await self.read(work)
 
-    async def _once(self, work: Callable[[Snapshot], Awaitable[T]], caller: Caller | None) -> T:
-        try:
-            async with self._pool.connection() as connection:
-                return await work(await self._snapshot(connection, caller))
-        except (PoolTimeout, TooManyRequests) as error:
-            raise UnavailableError(_AWAY) from error
-        except psycopg.Error as error:
-            raise meaning_of(error) from error
+    async def _worked(
+        self,
+        connection: Connection,
+        work: Callable[[Snapshot], Awaitable[T]],
+        caller: Caller | None,
+    ) -> T:
+        async with connection.transaction():
+            return await work(await self._snapshot(connection, caller))
 
     async def _snapshot(self, connection: Connection, caller: Caller | None) -> Snapshot:
-        try:
-            with _bounded(connection, self._options.acquire_timeout_s) as cut:
-                build = self._build or await self._live_build(connection)
-                rows = await self._standing(connection, build, caller)
-        except psycopg.OperationalError as error:
-            if connection.closed and not cut.is_set():
-                raise _LostError from error
-            raise
-        if not rows:
-            raise UnavailableError(_NOT_SET_UP)
-        if rows[0]["build"] != build:
-            raise BuildGoneError(build)
-        self._build = build
+        with self._first_use(connection, self._options.acquire_timeout_s):
+            if caller is not None:
+                await self._run(connection, _CALLER, _claims(caller))
+            build = self._build or await self._live_build(connection)
+            reading = await self._read(connection, f"SELECT {standing_sql(build)}{FROM_LIVE}", ())
         return Snapshot(
             connection,
-            _consistency(rows, self._options.topics),
+            self._of_live(reading, build).consistency,
             self._observe,
-            # The server ends a statement itself, unless it does not move any more.
-            patience_s=self._options.statement_timeout_s + self._options.acquire_timeout_s,
+            patience_s=self._patience_s,
         )
 
-    async def _standing(
-        self, connection: Connection, build: str, caller: Caller | None
-    ) -> list[dict[str, Any]]:
-        statement = _STANDING.format(build=name(build))
-        if caller is None:
-            return await self._select(connection, statement)
-        # A statement of its own: set inside the one that reads, it would come too late.
+    async def _answered(
+        self,
+        connection: Connection,
+        statement: Callable[[str], str],
+        values: Sequence[Any],
+        caller: Caller | None,
+    ) -> Reading:
+        with self._first_use(connection, self._patience_s) as cut, self._pulse.watching(cut):
+            build = self._build or await self._live_build(connection)
+            if caller is None:
+                reading = await self._read(connection, statement(build), values)
+            else:
+                reading = await self._read_as(connection, caller, statement(build), values)
+        return self._of_live(reading, build)
+
+    async def _read_as(
+        self, connection: Connection, caller: Caller, statement: str, values: Sequence[Any]
+    ) -> Reading | None:
+        # The claims are a statement of their own: set inside the one that reads, they come too
+        # late. The four travel together, and wait for one answer.
         async with connection.pipeline():
-            await connection.execute(_CALLER, (caller.database_role, CLAIM, caller.customer_id))
-            return await self._select(connection, statement)
+            await self._run(connection, _BEGIN)
+            await self._run(connection, _CALLER, _claims(caller))
+            self._observe(statement)
+            cursor = await self._run(connection, statement.encode(), values)
+            await self._run(connection, b"COMMIT")
+        return self._reading(cursor)
+
+    async def _read(
+        self, connection: Connection, statement: str, values: Sequence[Any]
+    ) -> Reading | None:
+        self._observe(statement)
+        return self._reading(await self._run(connection, statement.encode(), values))
+
+    async def _run(
+        self, connection: Connection, statement: bytes, values: Sequence[Any] = ()
+    ) -> psycopg.AsyncRawCursor[TupleRow]:
+        cursor = psycopg.AsyncRawCursor(connection, row_factory=tuple_row)
+        return await cursor.execute(statement, values)
+
+    def _reading(self, cursor: psycopg.AsyncRawCursor[TupleRow]) -> Reading | None:
+        """The only row as text; None: there is no live build."""
+        result = cursor.pgresult
+        if result is None or result.ntuples == 0:
+            return None
+        texts = [result.get_value(0, number) for number in range(result.nfields)]
+        consistency = standing_of(texts[:COLUMNS], self._topics)
+        return Reading(consistency, tuple(texts[COLUMNS:]))
+
+    def _of_live(self, reading: Reading | None, build: str) -> Reading:
+        if reading is None:
+            raise UnavailableError(_NOT_SET_UP)
+        if reading.consistency.build != build:
+            raise BuildGoneError(build)
+        self._build = build
+        return reading
 
     async def _live_build(self, connection: Connection) -> str:
-        rows = await self._select(connection, _LIVE)
+        self._observe(_LIVE)
+        rows = await (await self._run(connection, _LIVE.encode())).fetchall()
         if not rows:
             raise UnavailableError(_NOT_SET_UP)
-        return str(rows[0]["name"])
+        return str(rows[0][0])
 
-    async def _select(self, connection: Connection, statement: str) -> list[dict[str, Any]]:
-        self._observe(statement)
-        cursor = await connection.execute(statement.encode())
-        return await cursor.fetchall()
+    @contextmanager
+    def _first_use(self, connection: Connection, timeout_s: float) -> Iterator[Cut]:
+        """A connection that was dead before it answered anything is no error: take another."""
+        try:
+            with bounded(connection, timeout_s) as cut:
+                yield cut
+        except psycopg.OperationalError as error:
+            if connection.closed and not cut.made:
+                raise _LostError from error
+            raise
 
     async def _drop_dead_connections(self) -> None:
         """A restarted server leaves dead connections behind; one of them tells of all."""
@@ -224,26 +298,6 @@ class Reader:
                 await self._pool.check()
         except TimeoutError:
             _log.warning("idle connections could not be checked in time")
-
-
-@contextmanager
-def _bounded(connection: Connection, timeout_s: float) -> Iterator[asyncio.Event]:
-    """Cut the connection after a time: a frozen server would let even a cancellation wait.
-
-    What waits on it then fails as on any lost connection; the event says that it was us.
-    """
-    cut = asyncio.Event()
-
-    def shut() -> None:
-        cut.set()
-        with socket.socket(fileno=os.dup(connection.pgconn.socket)) as copy, suppress(OSError):
-            copy.shutdown(socket.SHUT_RDWR)
-
-    handle = asyncio.get_running_loop().call_later(timeout_s, shut)
-    try:
-        yield cut
-    finally:
-        handle.cancel()
 
 
 class _LostError(Exception):
@@ -271,6 +325,7 @@ def meaning_of(error: psycopg.Error) -> Exception:
 
 
 async def _configure(connection: Connection) -> None:
+    await connection.set_autocommit(True)
     await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
     await connection.set_read_only(True)
 
@@ -281,30 +336,12 @@ def _session_options(options: ReaderOptions) -> str:
         "statement_timeout": timeout_ms,
         "idle_in_transaction_session_timeout": timeout_ms * 4,
         "TimeZone": "UTC",
+        "DateStyle": "ISO",
+        "default_transaction_read_only": "on",
         **({"role": CUSTOMER} if options.guarded else {}),
     }
     return " ".join(f"-c {setting}={value}" for setting, value in settings.items())
 
 
-def _consistency(rows: Sequence[dict[str, Any]], topics: Sequence[str]) -> Consistency:
-    states = [
-        PartitionState(
-            topic=row["topic"],
-            partition=row["partition"],
-            next_offset=row["next_offset"],
-            end_offset=row["end_offset"],
-            cluster_id=row["cluster_id"],
-            topic_id=row["topic_id"],
-            last_event_at=row["last_event_at"],
-            complete_as_of=row["complete_as_of"],
-        )
-        for row in rows
-        if row["topic"] is not None
-    ]
-    return consistency_of(
-        states,
-        topics=topics,
-        read_at=rows[0]["read_at"],
-        build=rows[0]["build"],
-        change_counter=rows[0]["change_counter"],
-    )
+def _claims(caller: Caller) -> tuple[str, str, str]:
+    return caller.database_role, CLAIM, caller.customer_id

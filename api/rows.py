@@ -12,7 +12,7 @@ from api.declare import ListOf, ViewType
 from api.kinds import kind_of
 from api.opaque import global_id
 
-_SOURCE_FIELDS = ("topic", "partition", "offset", "schema_id")
+SOURCE_FIELDS = ("topic", "partition", "offset", "schema_id")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,7 +27,7 @@ class Row:
         if name == "id":
             return global_id(self.view_type, self.key)
         if name == "source":
-            return {each: self.values[f"source_{each}"] for each in _SOURCE_FIELDS}
+            return {each: self.values[f"source_{each}"] for each in SOURCE_FIELDS}
         list_of = self.view_type.fields[name].list_of
         return _items(list_of, self.values[name]) if list_of else self.values[name]
 

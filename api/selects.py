@@ -4,7 +4,7 @@ Each one answers for many parents at once, so a nested list costs one statement 
 its parents are.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,8 +42,8 @@ def rows_by_key(build: str, view_type: ViewType, keys: Sequence[Key]) -> Sql:
         + _columns(view_type, "t")
         + text(" FROM ")
         + _keys(keys, kinds)
-        + text(f" JOIN {_table(build, view_type)} AS t ON ")
-        + joined(" AND ", [*matches, *_visible(view_type)])
+        + text(f" JOIN {table(build, view_type)} AS t ON ")
+        + joined(" AND ", [*matches, *map(text, visible(view_type, "t"))])
     )
 
 
@@ -96,27 +96,31 @@ def any_beyond(
 
 
 def _from_where(build: str, listing: Listing, more: Iterable[Sql]) -> Sql:
-    joins = _joins(listing.relation) if listing.relation else ()
-    conditions = [*joins, *_visible(listing.target), sql_of(listing.where, "t"), *more]
-    table = text(f" FROM {_table(build, listing.target)} AS t WHERE ")
-    return table + joined(" AND ", conditions)
+    relation = listing.relation
+    keys = [f"p.k{index}" for index in range(len(relation.by))] if relation else []
+    fixed = [*(joins(relation, "t", keys) if relation else ()), *visible(listing.target, "t")]
+    conditions = [*map(text, fixed), sql_of(listing.where, "t"), *more]
+    start = text(f" FROM {table(build, listing.target)} AS t WHERE ")
+    return start + joined(" AND ", conditions)
 
 
-def _joins(relation: Relation) -> Iterable[Sql]:
-    for index, join in enumerate(relation.by):
-        target, parent = column("t", join.target), f"p.k{index}"
+def joins(relation: Relation, target: str, parent: Sequence[str]) -> Iterator[str]:
+    """The conditions of a relation: on its target, by alias, and the parent's joined columns."""
+    for join, theirs in zip(relation.by, parent, strict=True):
+        ours = column(target, join.target)
         if isinstance(join, Equal):
-            yield text(f"{target} = {parent}")
+            yield f"{ours} = {theirs}"
         else:
-            yield text(
-                f"{target} >= ({parent}::timestamp AT TIME ZONE 'UTC')"
-                f" AND {target} < (({parent} + 1)::timestamp AT TIME ZONE 'UTC')"
+            yield (
+                f"{ours} >= ({theirs}::timestamp AT TIME ZONE 'UTC')"
+                f" AND {ours} < (({theirs} + 1)::timestamp AT TIME ZONE 'UTC')"
             )
 
 
-def _visible(view_type: ViewType) -> Iterable[Sql]:
+def visible(view_type: ViewType, target: str) -> Iterator[str]:
+    """The condition that leaves out hidden rows, where a view has them."""
     if view_type.hides:
-        yield text(column("t", "visible"))
+        yield column(target, "visible")
 
 
 def _parents(listing: Listing, parents: Sequence[Key]) -> Sql:
@@ -132,9 +136,10 @@ def _keys(keys: Sequence[Key], sql_types: Sequence[str]) -> Sql:
     return text("unnest(") + joined(", ", lists) + text(f") WITH ORDINALITY AS p({names}, n)")
 
 
-def _columns(view_type: ViewType, table: str) -> Sql:
-    return text(", ".join(column(table, each) for each in view_type.columns))
+def _columns(view_type: ViewType, target: str) -> Sql:
+    return text(", ".join(column(target, each) for each in view_type.columns))
 
 
-def _table(build: str, view_type: ViewType) -> str:
+def table(build: str, view_type: ViewType) -> str:
+    """A view's table in a build."""
     return f"{name(build)}.{name(view_type.view.name)}"

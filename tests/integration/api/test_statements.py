@@ -1,5 +1,7 @@
 """The number of SQL statements of an operation, counted at the door to the database."""
 
+import pytest
+
 from tests.fixtures.databases import Database
 from tests.integration.api.conftest import Api
 from tests.integration.api.shop import busy_shop, stock
@@ -12,36 +14,39 @@ DEEP = """query ($first: Int!) { orders(first: $first) { totalCount pageInfo { h
       nodes { paymentId order { orderId
         customerTotals { nodes { currency orders(first: 3) { totalCount nodes { orderId } } } } }
     } } } } }"""
+SEVERAL = """query ($first: Int!) { orders(first: $first) { nodes { id } }
+  payments(last: $first) { edges { cursor node { id } } pageInfo { hasPreviousPage } }
+  order(orderId: "o001") { orderId customerTotals { nodes { id } } }
+  dailySales { totalCount } position { token partitions { offset } } __typename }"""
+REFUSED = """query ($first: Int!) { orders(first: 3) {
+  nodes { payments(first: $first, last: 2) { totalCount } } } }"""
 
 
-def _counted(api: Api, query: str, *, first: int) -> int:
-    api.data(query, first=first)
-    return len(api.statements)
-
-
-def test_a_page_of_100_orders_with_payments_costs_as_many_statements_as_one(
-    api: Api, database: Database
-) -> None:
-    stock(database.dsn, busy_shop(orders=200))
-    # The position, the orders, their payments; the first operation also asks which build is live.
-    assert _counted(api, ORDERS, first=1) == 4
-    assert _counted(api, ORDERS, first=1) == 3
-    assert _counted(api, ORDERS, first=100) == 3
-
-
-def test_deep_relations_cost_statements_by_level_and_not_by_row(
-    api: Api, database: Database
+@pytest.mark.parametrize("query", [ORDERS, DEEP, SEVERAL, "{ position { token } }"])
+def test_an_operation_is_one_statement_whatever_it_asks_for(
+    api: Api, database: Database, query: str
 ) -> None:
     stock(database.dsn, busy_shop(orders=200))
     api.data("{ position { token } }")
-    few, many = _counted(api, DEEP, first=3), _counted(api, DEEP, first=20)
-    assert few == many == 9
+    variables = (1, 20, 100) if query != DEEP else (1, 3, 20)
+    for first in variables:
+        api.data(query, **({"first": first} if "$first" in query else {}))
+        assert len(api.statements) == 1
 
 
-def test_the_position_alone_costs_one_statement(api: Api) -> None:
+def test_the_first_operation_also_asks_which_build_is_live(api: Api) -> None:
     api.data("{ position { token } }")
+    assert len(api.statements) == 2
+
+
+def test_what_is_refused_goes_the_plain_way_and_costs_statements_by_level(
+    api: Api, database: Database
+) -> None:
+    stock(database.dsn, busy_shop(orders=200))
     api.data("{ position { token } }")
-    assert len(api.statements) == 1
+    body = api.answer(REFUSED, first=1)
+    assert {error["extensions"]["code"] for error in body["errors"]} == {"BAD_USER_INPUT"}
+    assert len(api.statements) == 2, "the position, and the orders"
 
 
 def test_the_schema_is_told_without_the_database(api: Api) -> None:

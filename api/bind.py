@@ -1,0 +1,181 @@
+"""The arguments of one request: what of them shapes the SQL, and the values that travel beside it.
+
+Stands apart because it is what is left to do for every request once plan and text are known. The
+arguments are read by the functions that the plain path uses, so both refuse the same ones and a
+cursor means the same to both.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from graphql.execution.values import VariableValues, get_argument_values
+
+from api.declare import ViewType
+from api.errors import BadUserInputError
+from api.filters import condition_of, digest, sql_of
+from api.names import camel
+from api.opaque import NotOursError, row_of
+from api.page import (
+    Cursor,
+    CursorScope,
+    Order,
+    PageArguments,
+    PageSizes,
+    beyond_sql,
+    order_of,
+    window_of,
+)
+from api.plan import Asking, ById, OneByKey, ToMany
+from api.scalars import storable
+from api.sql import Sql
+
+
+class KeyShape(NamedTuple):
+    """A key: nothing but its values."""
+
+    width: int
+
+
+class IdsShape(NamedTuple):
+    """Which types the ids name, in the order of their values."""
+
+    types: tuple[str, ...]
+    width: int
+
+
+class PageShape(NamedTuple):
+    """What of a connection's arguments is in the SQL's text. A condition has one `%s` per value."""
+
+    where: str
+    after: str | None
+    before: str | None
+    order: Order
+    size: int
+    backward: bool
+    width: int
+
+
+Shape = KeyShape | IdsShape | PageShape
+"""All that the text depends on, and how many values there are beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """One field's arguments, read."""
+
+    shape: Shape
+    values: tuple[Any, ...]
+    scope: CursorScope | None = None
+    cursors: tuple[Cursor, ...] = ()
+
+
+def alias(number: int) -> str:
+    """The name of a row of the plan in the SQL."""
+    return f"t{number}"
+
+
+class Binder:
+    """Reads arguments; knows page sizes, and the types that ids name."""
+
+    def __init__(self, types: Sequence[ViewType], sizes: PageSizes) -> None:
+        self._types = {each.name: each for each in types}
+        self._sizes = sizes
+
+    def bind(self, field: Asking, variables: VariableValues) -> Bound:
+        """A field's arguments. GraphQLError (BadUserInputError is one): they are refused."""
+        given = get_argument_values(
+            field.ask.definition, field.ask.node, variables, hide_suggestions=True
+        )
+        match field:
+            case OneByKey():
+                return _by_key(field.row.view_type, given)
+            case ById(many=False):
+                view_type, key = self._row_of(given["id"])
+                values = tuple(_texts(view_type, key))
+                return Bound(IdsShape((view_type.name,), len(values)), values)
+            case ById():
+                return self._by_ids(given["ids"])
+            case ToMany():
+                return _page(field, given, self._sizes)
+
+    def _by_ids(self, ids: Sequence[str]) -> Bound:
+        """Per type that is named, in turn: a list of values per key column, and of places."""
+        if len(ids) > self._sizes.most:
+            raise BadUserInputError("nodes: too many ids", limit=self._sizes.most)
+        found: dict[str, list[list[str]]] = {}
+        for place, node_id in enumerate(ids):
+            view_type, key = self._row_of(node_id)
+            found.setdefault(view_type.name, []).append([*_texts(view_type, key), str(place)])
+        columns = (list(column) for rows in found.values() for column in zip(*rows, strict=True))
+        values = tuple(columns)
+        return Bound(IdsShape(tuple(found), len(values)), values)
+
+    def _row_of(self, node_id: str) -> tuple[ViewType, tuple[object, ...]]:
+        try:
+            return row_of(node_id, self._types)
+        except NotOursError as error:
+            raise BadUserInputError("id: this is not an id of this service") from error
+
+
+def _by_key(view_type: ViewType, given: Mapping[str, Any]) -> Bound:
+    values = [given[camel(name)] for name in view_type.key]
+    for name, value in zip(view_type.key, values, strict=True):
+        if isinstance(value, str):
+            _require_storable(name, value)
+    return Bound(KeyShape(len(values)), tuple(_texts(view_type, values)))
+
+
+def _require_storable(name: str, value: str) -> None:
+    try:
+        storable(value)
+    except ValueError as error:
+        raise BadUserInputError(f"{camel(name)}: {error}") from error
+
+
+def _page(field: ToMany, given: Mapping[str, Any], sizes: PageSizes) -> Bound:
+    target = field.connection.target
+    condition = condition_of(target, given.get("where"))
+    order = order_of(target, given.get("orderBy"))
+    arguments = PageArguments(**{name: given.get(name) for name in _PAGING})
+    terms = tuple((term.column, term.descending) for term in order)
+    scope = CursorScope(field.connection.scope, digest(condition, terms))
+    window = window_of(target, order, arguments=arguments, scope=scope, sizes=sizes)
+    table = alias(field.number)
+    where = sql_of(condition, table)
+    places = [(window.after, True), (window.before, False)]
+    after, before = (
+        beyond_sql(target, order, cursor=cursor, table=table, after=side) if cursor else None
+        for cursor, side in places
+    )
+    values = tuple(_wire(piece for piece in (where, after, before) if piece))
+    shape = PageShape(
+        where=where.text,
+        after=after.text if after else None,
+        before=before.text if before else None,
+        order=order,
+        size=window.size,
+        backward=window.backward,
+        width=len(values),
+    )
+    return Bound(shape, values, scope, window.cursors)
+
+
+_PAGING = ("first", "last", "after", "before")
+
+
+def _texts(view_type: ViewType, key: Iterable[Any]) -> Iterable[str]:
+    kinds = (view_type.fields[name].kind for name in view_type.key)
+    return (kind.to_text(value) for kind, value in zip(kinds, key, strict=True))
+
+
+def _wire(pieces: Iterable[Sql]) -> Iterable[Any]:
+    """Numbers as text: their type on the wire would depend on their size, and a plan on that."""
+    for piece in pieces:
+        for value in piece.values:
+            if type(value) is int:
+                yield str(value)
+            elif isinstance(value, list):
+                yield [str(each) if type(each) is int else each for each in value]
+            else:
+                yield value

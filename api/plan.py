@@ -1,0 +1,425 @@
+"""From an operation to the tree of what its answer holds: which rows, which fields, in what order.
+
+Stands apart from SQL. Fields are collected by graphql-core itself (`collect_fields`), so fragments,
+merged duplicates, aliases, @skip and @include mean what they mean to it. A tree depends on nothing
+but the operation and the variables that decide @skip and @include; all other arguments stay as
+they are written, each with a number (`Ask`), and are bound by `bind.py` when a request comes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from graphql import (
+    FieldNode,
+    FragmentDefinitionNode,
+    GraphQLField,
+    GraphQLObjectType,
+    GraphQLScalarType,
+    GraphQLSchema,
+    get_named_type,
+)
+from graphql.execution.collect_fields import (
+    FieldDetails,
+    FragmentDetails,
+    GroupedFieldSet,
+    collect_fields,
+    collect_subfields,
+)
+from graphql.execution.values import VariableValues
+
+from api.connection import ConnectionField
+from api.declare import Relation, ViewField, ViewType
+from api.documents import Operation, variables_in
+from api.names import camel
+from api.rows import SOURCE_FIELDS
+
+T = TypeVar("T")
+Fields = tuple[tuple[str, T], ...]
+"""Response key -> what stands there, in the order of the answer."""
+
+_INTROSPECTION: Final = ("__schema", "__type")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ask:
+    """A field with arguments, as it is written. `fixed`: no variable has a say in them."""
+
+    number: int
+    definition: GraphQLField
+    node: FieldNode
+    fixed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TypeName:
+    """`__typename`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """The value of a column."""
+
+    field: ViewField
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalId:
+    """The id of the row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The event that made the row, by columns."""
+
+    fields: Fields["TypeName | str"]
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """A JSON column that holds a list of objects, by parts."""
+
+    field: ViewField
+    fields: Fields["TypeName | str"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToOne:
+    """The row that a relation leads to."""
+
+    relation: Relation
+    row: "Row"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """A row of a view. `number` tells which: rows of one page are the same rows."""
+
+    number: int
+    view_type: ViewType
+    fields: Fields["TypeName | Cell | GlobalId | Source | Items | ToOne | ToMany"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A row's cursor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """The rows of a page."""
+
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """The rows of a page with their cursors."""
+
+    fields: Fields["TypeName | Place | Row"]
+
+
+@dataclass(frozen=True, slots=True)
+class PageInfo:
+    """Which part of the list a page is, by the names of GraphQL."""
+
+    fields: Fields["TypeName | str"]
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """`totalCount`, or whether it is exact."""
+
+    exactness: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ToMany:
+    """A connection: of the query, or of the row around it."""
+
+    number: int
+    ask: Ask
+    connection: ConnectionField
+    fields: Fields[TypeName | Nodes | Edges | PageInfo | Total]
+
+    @property
+    def shows_places(self) -> bool:
+        """Whether a cursor is asked for."""
+        return any(
+            (
+                isinstance(each, PageInfo)
+                and any(name in ("startCursor", "endCursor") for _, name in each.fields)
+            )
+            or (
+                isinstance(each, Edges)
+                and any(isinstance(inner, Place) for _, inner in each.fields)
+            )
+            for _, each in self.fields
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OneByKey:
+    """The row with the key that the arguments say."""
+
+    ask: Ask
+    row: Row
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ById:
+    """The row with that global id, or the rows with those; by the type that an id names."""
+
+    ask: Ask
+    rows: Mapping[str, Row]
+    many: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A value in `position`."""
+
+    name: str
+    leaf: GraphQLScalarType
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The root field `position`, or its list: made from what is read of the positions anyway."""
+
+    name: str
+    fields: Fields["TypeName | Told | Standing"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """A whole operation."""
+
+    fields: Fields[TypeName | OneByKey | ById | ToMany | Standing]
+    asking: tuple["Asking", ...]
+    """The fields with arguments, by the numbers of their asks."""
+
+
+Asking = OneByKey | ById | ToMany
+
+
+A = TypeVar("A", bound=Asking)
+
+
+class Planner:
+    """Makes plans over one schema, from the declarations that the schema was made from."""
+
+    def __init__(self, schema: GraphQLSchema, types: Sequence[ViewType]) -> None:
+        self._schema = schema
+        self._types = types
+
+    def plan(self, operation: Operation, deciding: tuple[tuple[str, Any], ...]) -> Plan | None:
+        """The plan; None: the operation asks about the schema, which is not in the database.
+
+        GraphQLError: a variable that decides a directive is null.
+        """
+        return _Planning(self._schema, self._types, operation, dict(deciding)).plan()
+
+
+class _Planning:
+    """One plan while it is made."""
+
+    def __init__(
+        self,
+        schema: GraphQLSchema,
+        types: Sequence[ViewType],
+        operation: Operation,
+        deciding: dict[str, Any],
+    ) -> None:
+        self._schema = schema
+        self._operation = operation.definition
+        self._variables = VariableValues({}, deciding)
+        self._fragments = {
+            each.name.value: FragmentDetails(each)
+            for each in operation.document.definitions
+            if isinstance(each, FragmentDefinitionNode)
+        }
+        self._by_name = {each.name: each for each in types}
+        self._by_view = {each.view.name: each for each in types}
+        self._one = {camel(each.one): each for each in types}
+        self._many = {camel(each.many): each for each in types}
+        self._asks = 0
+        self._asking: dict[int, Asking] = {}
+        self._numbers = 0
+
+    def plan(self) -> Plan | None:
+        query = self._schema.query_type
+        assert query is not None
+        collected = collect_fields(
+            self._schema, self._fragments, self._variables, query, self._operation
+        ).grouped_field_set
+        if any(found[0].node.name.value in _INTROSPECTION for found in collected.values()):
+            return None
+        fields = self._each(collected, query, self._root)
+        return Plan(fields, tuple(self._asking[number] for number in range(self._asks)))
+
+    def _root(self, name: str, definition: GraphQLField, found: list[FieldDetails]) -> Any:
+        if name in self._one:
+            ask = self._ask(definition, found)
+            return self._noted(OneByKey(ask, self._row(self._one[name], found)))
+        if name in self._many:
+            connection = ConnectionField(target=self._many[name])
+            return self._to_many(connection, definition, found)
+        if name == "position":
+            return self._standing(definition, found)
+        ask = self._ask(definition, found)
+        rows = {each: self._row(view_type, found) for each, view_type in self._by_name.items()}
+        return self._noted(ById(ask, rows, many=name == "nodes"))
+
+    def _row(
+        self, view_type: ViewType, found: list[FieldDetails], *, number: int | None = None
+    ) -> Row:
+        number = self._number() if number is None else number
+        object_type = self._object(view_type.name)
+        columns = {camel(column): shown for column, shown in view_type.fields.items()}
+        relations = {camel(each.name): each for each in view_type.relations}
+
+        def member(name: str, definition: GraphQLField, inner: list[FieldDetails]) -> Any:
+            if name == "id":
+                return GlobalId()
+            if name == "source":
+                return Source(self._named(definition, inner, SOURCE_FIELDS))
+            if name in relations:
+                return self._related(view_type, relations[name], definition, inner)
+            return self._column(columns[name], definition, inner)
+
+        return Row(
+            number, view_type, self._each(self._sub(object_type, found), object_type, member)
+        )
+
+    def _column(
+        self, shown: ViewField, definition: GraphQLField, found: list[FieldDetails]
+    ) -> Cell | Items:
+        if shown.list_of is None:
+            return Cell(shown)
+        parts = [part.name for part in shown.list_of.parts]
+        return Items(shown, self._named(definition, found, parts))
+
+    def _related(
+        self,
+        parent: ViewType,
+        relation: Relation,
+        definition: GraphQLField,
+        found: list[FieldDetails],
+    ) -> ToOne | ToMany:
+        target = self._by_view[relation.target]
+        if not relation.many:
+            return ToOne(relation, self._row(target, found))
+        connection = ConnectionField(target=target, parent=parent, relation=relation)
+        return self._to_many(connection, definition, found)
+
+    def _to_many(
+        self, connection: ConnectionField, definition: GraphQLField, found: list[FieldDetails]
+    ) -> ToMany:
+        number, ask = self._number(), self._ask(definition, found)
+        object_type = self._named_type(definition)
+
+        def member(name: str, definition: GraphQLField, inner: list[FieldDetails]) -> Any:
+            match name:
+                case "nodes":
+                    return Nodes(self._row(connection.target, inner, number=number))
+                case "edges":
+                    return self._edges(connection.target, definition, inner, number=number)
+                case "pageInfo":
+                    return PageInfo(self._named(definition, inner))
+                case _:
+                    return Total(exactness=name == "totalCountIsExact")
+
+        fields = self._each(self._sub(object_type, found), object_type, member)
+        return self._noted(ToMany(number, ask, connection, fields))
+
+    def _edges(
+        self,
+        target: ViewType,
+        definition: GraphQLField,
+        found: list[FieldDetails],
+        *,
+        number: int,
+    ) -> Edges:
+        object_type = self._named_type(definition)
+
+        def member(name: str, _: GraphQLField, inner: list[FieldDetails]) -> Any:
+            return Place() if name == "cursor" else self._row(target, inner, number=number)
+
+        return Edges(self._each(self._sub(object_type, found), object_type, member))
+
+    def _standing(self, definition: GraphQLField, found: list[FieldDetails]) -> Standing:
+        object_type = self._named_type(definition)
+
+        def member(name: str, inner: GraphQLField, details: list[FieldDetails]) -> Any:
+            leaf = get_named_type(inner.type)
+            if isinstance(leaf, GraphQLScalarType):
+                return Told(name, leaf)
+            return self._standing(inner, details)
+
+        fields = self._each(self._sub(object_type, found), object_type, member)
+        return Standing(found[0].node.name.value, fields)
+
+    def _named(
+        self,
+        definition: GraphQLField,
+        found: list[FieldDetails],
+        names: Sequence[str] | None = None,
+    ) -> Fields[Any]:
+        """An object without rows below it: its fields by their own names, or by those given."""
+        object_type = self._named_type(definition)
+        spelled = None if names is None else {camel(name): name for name in names}
+
+        def member(name: str, *_: Any) -> str:
+            return name if spelled is None else spelled[name]
+
+        return self._each(self._sub(object_type, found), object_type, member)
+
+    def _each(
+        self,
+        collected: GroupedFieldSet,
+        object_type: GraphQLObjectType,
+        member: Callable[[str, GraphQLField, list[FieldDetails]], Any],
+    ) -> Fields[Any]:
+        return tuple(
+            (key, TypeName(object_type.name))
+            if found[0].node.name.value == "__typename"
+            else (key, member(found[0].node.name.value, _field(object_type, found), found))
+            for key, found in collected.items()
+        )
+
+    def _sub(self, object_type: GraphQLObjectType, found: list[FieldDetails]) -> GroupedFieldSet:
+        return collect_subfields(
+            self._schema, self._fragments, self._variables, self._operation, object_type, found
+        ).grouped_field_set
+
+    def _ask(self, definition: GraphQLField, found: list[FieldDetails]) -> Ask:
+        node = found[0].node
+        fixed = not variables_in(*(node.arguments or ()))
+        self._asks += 1
+        return Ask(self._asks - 1, definition, node, fixed)
+
+    def _noted(self, asking: A) -> A:
+        self._asking[asking.ask.number] = asking
+        return asking
+
+    def _number(self) -> int:
+        self._numbers += 1
+        return self._numbers
+
+    def _named_type(self, definition: GraphQLField) -> GraphQLObjectType:
+        named = get_named_type(definition.type)
+        assert isinstance(named, GraphQLObjectType)
+        return named
+
+    def _object(self, name: str) -> GraphQLObjectType:
+        found = self._schema.type_map[name]
+        assert isinstance(found, GraphQLObjectType)
+        return found
+
+
+def _field(object_type: GraphQLObjectType, found: list[FieldDetails]) -> GraphQLField:
+    definition: GraphQLField = object_type.fields[found[0].node.name.value]
+    return definition

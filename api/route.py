@@ -1,0 +1,126 @@
+"""Which way an operation is answered: compiled to one statement, or by resolvers; and why.
+
+The one place that decides. Compiled is the rule. The plain way is for what asks about the schema,
+for arguments that are refused (it knows at which places of an answer they are refused), and for
+what a snapshot holds against expectation: a row that the schema's types cannot show, a cursor from
+a position that is not reached.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache, partial
+from typing import Any, Final
+
+from graphql import GraphQLError, GraphQLSchema
+from graphql.execution.values import VariableValues, get_variable_values
+
+from api.bind import Binder, Bound, Shape
+from api.callers import OPERATOR, Caller
+from api.compile import BROKEN, compiled
+from api.connection import require_cursors
+from api.declare import ViewType
+from api.documents import REMEMBERED, Operation
+from api.errors import BadUserInputError, StaleError
+from api.page import Cursor, PageSizes
+from api.plan import Asking, Plan, Planner
+from api.position import Consistency
+from api.read import Reading
+
+_SHAPES: Final = 2 * REMEMBERED
+_MAX_ERRORS: Final = 50
+_BROKEN: Final = BROKEN.encode()
+
+
+class Way(StrEnum):
+    """How an operation is answered. All but the first are plain, each for a reason of its own."""
+
+    COMPILED = "compiled"
+    INTROSPECTION = "introspection"
+    ARGUMENTS = "refused arguments"
+    BROKEN = "row breaks its type"
+    CURSOR = "cursor not reached"
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """One operation of one request, ready to be read."""
+
+    plan: Plan
+    bound: Sequence[Bound]
+    text: Callable[[str], str]
+    """The statement for a build."""
+
+    @property
+    def values(self) -> list[Any]:
+        """The values of the statement, in the order of their numbers."""
+        return [value for each in self.bound for value in each.values]
+
+
+class Routes:
+    """Decides for every operation. Plans and statements are remembered, the oldest forgotten."""
+
+    def __init__(
+        self,
+        schema: GraphQLSchema,
+        types: Sequence[ViewType],
+        *,
+        sizes: PageSizes,
+        count_cap: int,
+    ) -> None:
+        self._schema = schema
+        self._binder = Binder(types, sizes)
+        self._plan = lru_cache(REMEMBERED)(Planner(schema, types).plan)
+        self._text = lru_cache(_SHAPES)(partial(compiled, count_cap=count_cap))
+        nothing = VariableValues({}, {})
+        self._bound_once = lru_cache(_SHAPES)(lambda field: self._binder.bind(field, nothing))
+
+    def route(
+        self, operation: Operation, variables: Mapping[str, Any], caller: Caller | None
+    ) -> Compiled | Way:
+        """The compiled operation, or why it goes the plain way."""
+        known = get_variable_values(
+            self._schema,
+            operation.definition.variable_definitions or (),
+            dict(variables),
+            _MAX_ERRORS,
+            hide_suggestions=True,
+        )
+        if not isinstance(known, VariableValues):
+            return Way.ARGUMENTS
+        try:
+            plan = self._plan(operation, _deciding(operation, known))
+            bound = [] if plan is None else [self._bound(each, known) for each in plan.asking]
+        except GraphQLError:
+            return Way.ARGUMENTS
+        if plan is None:
+            return Way.INTROSPECTION
+        shapes: tuple[Shape, ...] = tuple(each.shape for each in bound)
+        role = (caller or OPERATOR).role
+        return Compiled(plan, bound, lambda build: self._text(plan, shapes, build=build, role=role))
+
+    def checked(self, compiled: Compiled, reading: Reading) -> Way:
+        """Whether what was read is the answer, or why the plain way must find it."""
+        if any(_BROKEN in text for text in reading.texts if text is not None):
+            return Way.BROKEN
+        cursors = [cursor for each in compiled.bound for cursor in each.cursors]
+        return Way.COMPILED if _are_reached(cursors, reading.consistency) else Way.CURSOR
+
+    def _bound(self, field: Asking, variables: VariableValues) -> Bound:
+        if not field.ask.fixed:
+            return self._binder.bind(field, variables)
+        return self._bound_once(field)
+
+
+def _deciding(operation: Operation, variables: VariableValues) -> tuple[tuple[str, Any], ...]:
+    """The variables that decide @skip and @include, with their values."""
+    coerced = variables.coerced
+    return tuple((name, coerced[name]) for name in operation.deciding if name in coerced)
+
+
+def _are_reached(cursors: Sequence[Cursor], consistency: Consistency) -> bool:
+    try:
+        require_cursors(cursors, consistency)
+    except (BadUserInputError, StaleError):
+        return False
+    return True

@@ -1,0 +1,93 @@
+"""From the texts that the compiled statement returned to the bytes of `data`: nothing is decoded.
+
+Stands apart from SQL and from HTTP. What is left to do here: opaque texts (ids and cursors), whose
+parts the statement marks and `opaque.py` and `page.py` make, as for the plain path; the root field
+`position`; and the names of the root fields.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from functools import lru_cache
+from typing import Any, Final
+
+import orjson
+
+from api.bind import Bound
+from api.compile import OPAQUE, reads_views
+from api.names import camel
+from api.objects import position
+from api.opaque import encoded
+from api.page import cursor_prefix, sealed
+from api.plan import Standing, Told, TypeName
+from api.position import Consistency
+from api.route import Compiled
+
+_OPAQUE: Final = OPAQUE.encode()
+
+
+def spliced(compiled: Compiled, texts: Sequence[bytes | None], consistency: Consistency) -> bytes:
+    """`data` as JSON."""
+    opaque = _Opaque(compiled.bound, consistency.token)
+    columns = iter(texts)
+    members = []
+    for key, field in compiled.plan.fields:
+        if reads_views(field):
+            shown = opaque.made_in(next(columns) or b"null")
+        elif isinstance(field, TypeName):
+            shown = f'"{field.name}"'.encode()
+        else:
+            assert isinstance(field, Standing)
+            shown = orjson.dumps(_standing(field, position(consistency)))
+        members.append(b'"%b":%b' % (key.encode(), shown))
+    return b"{%b}" % b",".join(members)
+
+
+class _Opaque:
+    """Makes the opaque texts of one answer."""
+
+    def __init__(self, bound: Sequence[Bound], token: str) -> None:
+        self._bound = bound
+        self._token = token
+        self._prefixes: dict[bytes, str] = {}
+
+    def made_in(self, text: bytes) -> bytes:
+        """The text with every marked part made."""
+        if _OPAQUE not in text:
+            return text
+        parts = text.split(_OPAQUE)
+        parts[1::2] = [self._made(part).encode() for part in parts[1::2]]
+        return b"".join(parts)
+
+    def _made(self, part: bytes) -> str:
+        number, bracket, texts = part.partition(b"[")
+        packed = encoded(bracket + texts)
+        return sealed(self._prefix(number), packed) if number else packed
+
+    def _prefix(self, number: bytes) -> str:
+        """What all cursors of the connection with that number begin with."""
+        if number not in self._prefixes:
+            scope = self._bound[int(number)].scope
+            assert scope is not None
+            self._prefixes[number] = cursor_prefix(scope, self._token)
+        return self._prefixes[number]
+
+
+def _standing(field: Standing, source: Any) -> Any:
+    if isinstance(source, list):
+        return [_standing(field, each) for each in source]
+    return {key: _told(each, source) for key, each in field.fields}
+
+
+def _told(field: TypeName | Told | Standing, source: Any) -> Any:
+    if isinstance(field, TypeName):
+        return field.name
+    value = getattr(source, _names(source.__class__)[field.name])
+    if isinstance(field, Standing):
+        return _standing(field, value)
+    return None if value is None else field.leaf.coerce_output_value(value)
+
+
+@lru_cache
+def _names(type_: type[Any]) -> Mapping[str, str]:
+    """As GraphQL spells them."""
+    return {camel(each.name): each.name for each in fields(type_)}

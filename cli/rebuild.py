@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Annotated, Any
 
 import structlog
@@ -16,7 +16,7 @@ from cli.terminal import OUT, answer, answer_json, answer_table, progress, say, 
 from ingest.settings import IngestSettings
 from rebuild import repair, run
 from rebuild.builder import StoppedError
-from rebuild.compare import Difference, Result
+from rebuild.compare import Difference, Result, ViewResult
 from rebuild.report import Options, Report
 from rebuild.swap import Swapped
 
@@ -230,11 +230,17 @@ def _for_programs(report: Report) -> dict[str, object]:
         "position": report.position,
         "seconds": report.seconds,
         "equal": None if result is None else result.equal,
-        "views": [] if result is None else [asdict(view) for view in result.views],
+        "views": [] if result is None else [_view(view) for view in result.views],
         "first_differences": [] if result is None else [_difference(d) for d in result.first],
         "notes": [*report.notes, *(result.notes if result else ())],
         "swapped": None if swapped is None else asdict(swapped),
     }
+
+
+def _view(found: ViewResult) -> dict[str, object]:
+    # dataclasses.asdict counts the pairs of a Counter instead of copying them.
+    counted = {"columns": dict(found.columns), "declared": dict(found.declared)}
+    return {**{each.name: getattr(found, each.name) for each in fields(found)}, **counted}
 
 
 def _difference(found: Difference) -> dict[str, object]:

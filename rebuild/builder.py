@@ -85,7 +85,8 @@ def open_decoder(
 class Builder:
     """Fills a build from its own positions. Use `go_to` as often as needed, then `close`.
 
-    With `bulk`, batches are large and aggregates are left for the end.
+    With `bulk`, batches are large and aggregates are left for the end; with a `rate` of events a
+    second, none is larger than a second's.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Builder:
         *,
         stop: threading.Event,
         bulk: bool = False,
+        rate: float | None = None,
     ) -> None:
         self._stack = ExitStack()
         self._stop = stop
@@ -118,7 +120,7 @@ class Builder:
             decoder=self._decoder,
             views=VIEWS,
             clock=time.monotonic,
-            limits=_limits(settings, bulk=bulk),
+            limits=_limits(settings, bulk=bulk, rate=rate),
             status=self._status,
         )
         self._stack.callback(store.close)
@@ -185,11 +187,12 @@ class Builder:
         return self._status.waiting_for
 
 
-def _limits(settings: IngestSettings, *, bulk: bool) -> Limits:
+def _limits(settings: IngestSettings, *, bulk: bool, rate: float | None) -> Limits:
     if not bulk:
         return Limits(rows=settings.batch_rows, size_bytes=settings.batch_bytes, linger_s=0.02)
+    rows = max(settings.batch_rows, BULK_ROWS)
     return Limits(
-        rows=max(settings.batch_rows, BULK_ROWS),
+        rows=rows if rate is None else max(1, min(rows, round(rate))),
         size_bytes=max(settings.batch_bytes, BULK_BYTES),
         linger_s=_BULK_LINGER_S,
         retry_pause_s=PAUSE_S,

@@ -84,11 +84,15 @@ def _fill_here(
     watcher = threading.Thread(target=watch, name="pace", daemon=True)
     watcher.start()
     try:
-        with Builder(settings, load.target, load.partitions, stop=stop, bulk=True) as builder:
+        with _builder(settings, load, stop) as builder:
             builder.go_to(load.until, load.letters, pace=pacer)
     finally:
         done.set()
         watcher.join()
+
+
+def _builder(settings: IngestSettings, load: Load, stop: threading.Event) -> Builder:
+    return Builder(settings, load.target, load.partitions, stop=stop, bulk=True, rate=load.rate)
 
 
 class _Children:
@@ -178,7 +182,7 @@ def _child(settings: IngestSettings, load: Load, pipe: Connection) -> None:
     threading.Thread(target=_listen, args=(pipe, pacer, stop), daemon=True).start()
     outcome: str | None = None
     try:
-        with Builder(settings, load.target, load.partitions, stop=stop, bulk=True) as builder:
+        with _builder(settings, load, stop) as builder:
             builder.go_to(load.until, load.letters, pace=pacer)
     except RefusedError as error:
         outcome = str(error)

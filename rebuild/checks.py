@@ -38,6 +38,14 @@ class Start:
         """The ids of the topics as they are now."""
         return sorted({broker.topic_id for broker in self.brokers.values()})
 
+    @property
+    def notes(self) -> list[str]:
+        """What a build from this log lacks, where that was accepted."""
+        if not self.missing:
+            return []
+        gone = sum(self.missing.values())
+        return [f"{gone:,} events that are gone from the log are not in: {_begins(self.missing)}"]
+
 
 def look(settings: IngestSettings, log: Log, *, accept_missing: bool) -> Start:
     """What the log has. RefusedError: events are gone and that was not accepted."""
@@ -47,12 +55,15 @@ def look(settings: IngestSettings, log: Log, *, accept_missing: bool) -> Start:
     missing = {p: low for p, low in begins.items() if not _compacted(settings, p[0])}
     if missing and not accept_missing:
         gone = sum(missing.values())
-        where = ", ".join(f"{t}:{p} begins at {low:,}" for (t, p), low in sorted(missing.items()))
         raise RefusedError(
-            f"{gone:,} events are gone from the log ({where}): a build from it would lack them"
-            " silently. Restore them, or accept a partial build with --accept-missing."
+            f"{gone:,} events are gone from the log ({_begins(missing)}): a build from it would"
+            " lack them silently. Restore them, or accept a partial build with --accept-missing."
         )
     return Start(brokers, begins)
+
+
+def _begins(missing: Mapping[Partition, int]) -> str:
+    return ", ".join(f"{t}:{p} begins at {low:,}" for (t, p), low in sorted(missing.items()))
 
 
 def _compacted(settings: IngestSettings, topic: str) -> bool:

@@ -128,7 +128,7 @@ def _compare_table(
     declared: Collection[str],
     first: list[Difference],
 ) -> ViewResult:
-    columns = [c.name for c in table.columns]
+    columns = [str(c.name) for c in table.columns]  # plain texts, whatever SQLAlchemy keeps
     width = len(table.primary_key.columns)
     found = ViewResult(table.name)
     shown = 0
@@ -243,7 +243,7 @@ def _compare_positions(
 
 
 def _positions(connection: Connection[Row], build: str) -> dict[tuple[str, ...], dict[str, Any]]:
-    columns = [c.name for c in POSITIONS.columns if c.name not in _OWN]
+    columns = [str(c.name) for c in POSITIONS.columns if c.name not in _OWN]
     rows = connection.execute(
         f"SELECT json_build_array({', '.join(f't.{name}' for name in columns)})::text"
         f" FROM {build}.{POSITIONS.name} t WHERE next_offset > 0"

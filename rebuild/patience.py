@@ -1,4 +1,4 @@
-"""Waiting out an outage of the database in the middle of a rebuild.
+"""Waiting out an outage of database, broker or registry in the middle of a rebuild.
 
 Stands apart because it is about connections and not about builds: whoever is called is called
 again, and goes on from what the build's own positions say.
@@ -10,19 +10,22 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 import psycopg
+from confluent_kafka import KafkaException
 
 from ingest.errors import TransientError
+from schemas.registry import RegistryUnavailableError
 
 T = TypeVar("T")
 OUTAGE_MOST_S: Final = 600.0
-"""How long a database may stay away before the command gives up."""
+"""How long an outage may last before the command gives up."""
 _PAUSE_S: Final = 1.0
+_AWAY: Final = (psycopg.InterfaceError, KafkaException, RegistryUnavailableError, TimeoutError)
 _GOING_DOWN: Final = ("57P01", "57P02", "57P03")
 """SQLSTATE of a server that ends its sessions, crashes or starts."""
 
 
 class Patience:
-    """Calls again after an outage. `well` says that the database answers, so the wait is over.
+    """Calls again after an outage. `well` says that everything answers, so the wait is over.
 
     Until it was called once nothing is waited for: a wrong address is told at once.
     """
@@ -33,7 +36,7 @@ class Patience:
         self._well_at: float | None = None
 
     def well(self) -> None:
-        """The database answers."""
+        """Database and broker answer."""
         self._well_at = time.monotonic()
 
     def call(self, work: Callable[[], T]) -> T:
@@ -48,16 +51,16 @@ class Patience:
                     raise
                 if away_since is None or self._well_at > began_at:
                     away_since = time.monotonic()
-                    self._say(f"the database went away; waiting for it ({_first_line(error)})")
+                    self._say(f"waiting, it goes on by itself: {_first_line(error)}")
                 if time.monotonic() - away_since > OUTAGE_MOST_S or self._stop.wait(_PAUSE_S):
                     raise
 
 
 def is_outage(error: BaseException | None) -> bool:
-    """Whether a connection broke or can't be made, as the error or what caused it tells."""
+    """Whether a server is away, as the error or what caused it tells."""
     if error is None:
         return False
-    if isinstance(error, psycopg.InterfaceError):
+    if isinstance(error, _AWAY):
         return True
     if isinstance(error, psycopg.OperationalError):
         state = error.sqlstate

@@ -61,14 +61,14 @@ class Call:
         """The turn, what was looked at, and the build to fill."""
         settings, watcher = self._settings, self._watcher
         with turn.held(self._dsn, self._kind) as connection, closing(open_log(settings)) as log:
-            self.patience.well()
             options = self._options if self._build is None else _going_on(self._options)
             checks.refuse_database(settings, connection)
             live = builds.live(connection)
             start = checks.look(settings, log, accept_missing=options.accept_missing)
             if not options.other_log:
                 checks.refuse_other_log(connection, live, start.brokers)
-            self.report = report = Report(live=live.name)
+            self.patience.well()
+            self.report = report = Report(live=live.name, notes=start.notes)
             found = _resumable(connection, self._kind, options, report, watcher)
             if found is None:
                 _refuse_no_room(connection, live, start, options, watcher)

@@ -277,10 +277,8 @@ def _step(
 ) -> Step:
     record, key, version, status = item.record, None, None, None
     if isinstance(item, Event):
+        key, version = tuple(str(part) for part in item.key), item.version
         columns = _FORMS[record.topic].columns
-        width = len(_FORMS[record.topic].view.key)
-        key = tuple(str(part) for part in item.row[:width])
-        version = int(item.row[width])
         status = dict(zip(columns, item.row, strict=True)).get("status")
     if isinstance(item, Dead) and fault is None:
         fault = item.fault

@@ -144,8 +144,12 @@ def _service(settings: ApiSettings, observe: Observe) -> Service:
         gate=Gate(rules) if rules else None,
         get_needs_preflight=settings.api_get_needs_preflight,
     )
-    live = LiveQueries(executor, movements)
+    # Half of the connections: live queries never crowd out the others.
+    live = LiveQueries(executor, movements, at_once=max(settings.api_connections // 2, 1))
     sockets = Sockets(endpoint, live, origins=tuple(settings.api_origins))
+    metrics.sockets.set_function(lambda: len(sockets.open))
+    metrics.live_followers.set_function(lambda: live.followers)
+    metrics.live_queries.set_function(lambda: live.computed)
 
     async def goodbye() -> None:
         await sockets.goodbye()

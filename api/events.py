@@ -6,10 +6,10 @@ Follows the "distinct connections" mode of the `graphql-sse` project: `next` eve
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import orjson
 from starlette.requests import Request
@@ -88,11 +88,11 @@ async def _stream(
                 # No `complete`: the client shall come again.
                 return
             coming = None
-            yield _event("next", result.body)
+            yield _event("next", result.text)
         else:
             error = refused([{"message": "Forbidden", "extensions": {"code": "UNAUTHENTICATED"}}])
-            yield _event("next", error.body)
-        yield _event("complete", None)
+            yield _event("next", orjson.dumps(error.body))
+        yield _event("complete", b"")
     finally:
         if coming is not None:
             coming.cancel()
@@ -101,8 +101,7 @@ async def _stream(
         await results.aclose()
 
 
-def _event(name: str, data: Mapping[str, Any] | None) -> bytes:
-    text = b"" if data is None else orjson.dumps(data)
+def _event(name: str, text: bytes) -> bytes:
     return f"event: {name}\ndata: ".encode() + text + b"\n\n"
 
 

@@ -1,14 +1,15 @@
 """Live queries: the current result at once, then each changed one. Knows no transport.
 
 A subscription is a query that is run again whenever the views may have moved. Equal ones of equal
-callers share each computation. Nothing is queued: a subscriber that is slow finds the newest result
-when it comes back, so positions never go back, states between may be skipped, and the last state
-always arrives.
+callers share each computation, the first result included; and of all computations only a few run
+at once, so that a thousand followers leave connections to everybody else. Nothing is queued: a
+subscriber that is slow finds the newest result when it comes back, so positions never go back,
+states between may be skipped, and the last state always arrives.
 """
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Hashable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ import structlog
 
 from api.execute import Answer, Executor, GraphQLRequest
 from api.waiting import Movements
-from views.positions import PositionVector, parse_position
+from views.positions import BadPositionError, PositionVector, parse_position
 
 REST_S: Final = 0.02
 """Between two computations of one query: under load, changes are taken together."""
@@ -29,9 +30,13 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One result, labelled. `position` is None where it holds errors instead of a snapshot."""
+    """One result, labelled. `position` is None where it holds errors instead of a snapshot.
+
+    `text` is the body as JSON, made once for all who follow.
+    """
 
     body: dict[str, Any]
+    text: bytes
     result_id: str
     position: PositionVector | None
     refused: bool
@@ -65,25 +70,56 @@ class _Slot:
 
 
 class _Shared:
-    """One query that is run again for all who follow it."""
+    """One query that is run again for all who follow it, one run at a time."""
 
-    def __init__(self, task: "asyncio.Task[None]") -> None:
+    def __init__(self, run: Callable[[], Awaitable[Result]], places: asyncio.Semaphore) -> None:
         self.slots: set[_Slot] = set()
-        self.task = task
+        self.repeating: asyncio.Task[None] | None = None
+        self._run = run
+        self._places = places
+        self._turn = asyncio.Lock()
+        self._next: asyncio.Task[Result] | None = None
+        self._tasks: set[asyncio.Task[Result]] = set()
+
+    async def fresh(self) -> Result:
+        """A result whose snapshot is taken from now on; whoever asks before that shares it."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._in_turn())
+            self._tasks.add(self._next)
+            self._next.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(self._next)
+
+    def stop(self) -> "list[asyncio.Task[Any]]":
+        """Cancel what runs; the tasks, to wait for."""
+        tasks = [*self._tasks, *([self.repeating] if self.repeating else [])]
+        for task in tasks:
+            task.cancel()
+        return tasks
+
+    async def _in_turn(self) -> Result:
+        async with self._turn, self._places:
+            self._next = None
+            return await self._run()
 
 
 class LiveQueries:
-    """All live queries of a process."""
+    """All live queries of a process. `at_once`: how many are computed at the same time."""
 
-    def __init__(self, executor: Executor, movements: Movements) -> None:
+    def __init__(self, executor: Executor, movements: Movements, *, at_once: int = 4) -> None:
         self._executor = executor
         self._movements = movements
         self._shared: dict[Hashable, _Shared] = {}
+        self._places = asyncio.Semaphore(at_once)
 
     @property
     def computed(self) -> int:
         """How many different queries are followed now."""
         return len(self._shared)
+
+    @property
+    def followers(self) -> int:
+        """How many subscriptions follow them."""
+        return sum(len(each.slots) for each in self._shared.values())
 
     async def results(
         self, request: GraphQLRequest, *, request_id: str, seen: str | None = None
@@ -95,9 +131,11 @@ class LiveQueries:
         """
         asked = replace(request, live=True)
         key = _key(asked)
-        slot = self._join(key, asked, request_id)
+        shared = self._shared_of(key, asked, request_id)
+        slot = _Slot()
+        shared.slots.add(slot)
         try:
-            last = result_of(await self._executor.run(asked, request_id=request_id))
+            last = await self._first(shared, asked, request_id)
             if last.refused or last.result_id != seen:
                 yield last
             while not last.refused:
@@ -111,7 +149,7 @@ class LiveQueries:
                     yield result
                 last = result
         finally:
-            self._leave(key, slot)
+            self._leave(key, shared, slot)
 
     def end(self) -> None:
         """Let go of everybody who follows: GoingAwayError, where they wait."""
@@ -121,43 +159,47 @@ class LiveQueries:
 
     async def stop(self) -> None:
         """End every computation."""
-        tasks = [each.task for each in self._shared.values()]
-        for task in tasks:
-            task.cancel()
+        tasks = [task for each in self._shared.values() for task in each.stop()]
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _join(self, key: Hashable, request: GraphQLRequest, request_id: str) -> _Slot:
-        shared = self._shared.get(key)
-        if shared is None:
-            repeated = replace(request, at_least=None, max_staleness_ms=None)
-            task = asyncio.create_task(self._repeat(key, repeated, request_id))
-            shared = self._shared[key] = _Shared(task)
-        slot = _Slot()
-        shared.slots.add(slot)
-        return slot
+    def _shared_of(self, key: Hashable, request: GraphQLRequest, request_id: str) -> _Shared:
+        if key not in self._shared:
+            bare = replace(request, at_least=None, max_staleness_ms=None, timeout_ms=None)
+            shared = _Shared(lambda: self._compute(bare, request_id), self._places)
+            shared.repeating = asyncio.create_task(self._repeat(shared))
+            self._shared[key] = shared
+        return self._shared[key]
 
-    def _leave(self, key: Hashable, slot: _Slot) -> None:
-        shared = self._shared.get(key)
-        if shared is None or slot not in shared.slots:
-            return
+    def _leave(self, key: Hashable, shared: _Shared, slot: _Slot) -> None:
         shared.slots.discard(slot)
-        if not shared.slots:
-            shared.task.cancel()
+        if not shared.slots and self._shared.get(key) is shared:
+            shared.stop()
             del self._shared[key]
 
-    async def _repeat(self, key: Hashable, request: GraphQLRequest, request_id: str) -> None:
+    async def _first(self, shared: _Shared, request: GraphQLRequest, request_id: str) -> Result:
+        """The shared result if it meets the request's demands; else one of its own, waited for."""
+        if request.max_staleness_ms is None and request.timeout_ms is None:
+            result = await shared.fresh()
+            if request.at_least is None or _contains(result, request.at_least):
+                return result
+        return await self._compute(request, request_id)
+
+    async def _compute(self, request: GraphQLRequest, request_id: str) -> Result:
+        return result_of(await self._executor.run(request, request_id=request_id))
+
+    async def _repeat(self, shared: _Shared) -> None:
         moved = self._movements.follow()
         try:
             while True:
                 await moved.wait()
                 moved.clear()
-                result = result_of(await self._executor.run(request, request_id=request_id))
+                result = await shared.fresh()
                 if result.refused and result.body["errors"][0]["extensions"]["code"] in _PASSING:
                     # It passes: whoever follows has a result, and gets the next one in time.
                     moved.set()
                     await asyncio.sleep(_RETRY_S)
                     continue
-                for slot in self._shared[key].slots:
+                for slot in shared.slots:
                     slot.fill(result)
                 await asyncio.sleep(REST_S)
         finally:
@@ -167,7 +209,7 @@ class LiveQueries:
 def result_of(answer: Answer) -> Result:
     """An answer with the id of its data beside its position."""
     body = dict(answer.body)
-    data = orjson.dumps([body.get("data"), body.get("errors")])
+    data = orjson.dumps([body.get("data"), [_lasting(each) for each in body.get("errors", ())]])
     result_id = hashlib.sha256(data).hexdigest()[:16]
     consistency = body.get("extensions", {}).get("consistency")
     position = None
@@ -175,13 +217,38 @@ def result_of(answer: Answer) -> Result:
         labelled = {**consistency, "resultId": result_id}
         body["extensions"] = {**body["extensions"], "consistency": labelled}
         position = parse_position(consistency["position"])
-    return Result(body, result_id, position, answer.refused)
+    return Result(body, orjson.dumps(body), result_id, position, answer.refused)
+
+
+def _lasting(error: Mapping[str, Any]) -> dict[str, Any]:
+    """An error without what differs each time it is met."""
+    extensions = error.get("extensions", {})
+    return {**error, "extensions": {k: v for k, v in extensions.items() if k != "requestId"}}
+
+
+def _contains(result: Result, at_least: str) -> bool:
+    """Whether it surely does; in doubt the executor judges."""
+    try:
+        wanted = parse_position(at_least)
+    except BadPositionError:
+        return False
+    there = result.position
+    if there is None or wanted.generation not in (None, there.generation):
+        return False
+    return {*wanted.topics()} <= {*there.topics()} and there.includes(wanted)
 
 
 def _goes_back(result: Result, last: Result) -> bool:
-    if result.position is None or last.position is None:
+    there, before = result.position, last.position
+    if there is None or before is None or _is_another_life(there, before):
         return False
-    return not result.position.includes(last.position)
+    return not there.includes(before)
+
+
+def _is_another_life(one: PositionVector, other: PositionVector) -> bool:
+    """The topics were made anew: their offsets begin again, and compare with nothing before."""
+    generations = {one.generation, other.generation}
+    return one.topics() == other.topics() and None not in generations and len(generations) == 2
 
 
 def _key(request: GraphQLRequest) -> Hashable:

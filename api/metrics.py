@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -19,6 +19,9 @@ class Metrics:
     request_seconds: Histogram = field(init=False)
     operations: Counter = field(init=False)
     operation_statements: Histogram = field(init=False)
+    sockets: Gauge = field(init=False)
+    live_followers: Gauge = field(init=False)
+    live_queries: Gauge = field(init=False)
 
     def __post_init__(self) -> None:
         made = {
@@ -45,6 +48,19 @@ class Metrics:
                 "viewkeeper_api_operation_statements",
                 "SQL statements of one operation, those that read the position included.",
                 buckets=_STATEMENT_BUCKETS,
+                registry=self.registry,
+            ),
+            "sockets": Gauge(
+                "viewkeeper_api_sockets", "WebSockets that are open.", registry=self.registry
+            ),
+            "live_followers": Gauge(
+                "viewkeeper_api_live_followers",
+                "Subscriptions that follow a live query.",
+                registry=self.registry,
+            ),
+            "live_queries": Gauge(
+                "viewkeeper_api_live_queries",
+                "Different live queries that are computed for them.",
                 registry=self.registry,
             ),
         }

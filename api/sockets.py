@@ -162,7 +162,8 @@ class _Socket:
             try:
                 known = await gate.known(header if isinstance(header, str) else None)
             except UnavailableError as error:
-                raise _CloseError(4500, error.message) from error
+                # Clients take 4500 for final, and come again after this one.
+                raise _CloseError(1013, error.message) from error
             except ApiError as error:
                 raise _CloseError(4403, "Forbidden") from error
             self._caller, self._expires_at_s = known.caller, known.expires_at_s
@@ -178,18 +179,19 @@ class _Socket:
             raise _CloseError(4400, "payload.query must be a string")
         if id_ in self._running:
             raise _CloseError(4409, f"Subscriber for {id_[:40]} already exists")
-        self._running[id_] = asyncio.create_task(self._operation(id_, payload))
+        crowded = len(self._running) >= MOST_SUBSCRIPTIONS
+        self._running[id_] = asyncio.create_task(self._operation(id_, payload, crowded=crowded))
 
-    async def _operation(self, id_: str, payload: Mapping[str, Any]) -> None:
+    async def _operation(self, id_: str, payload: Mapping[str, Any], *, crowded: bool) -> None:
         try:
-            if len(self._running) > MOST_SUBSCRIPTIONS:
+            if crowded:
                 raise BadRequestError(f"At most {MOST_SUBSCRIPTIONS} operations at a time.")
             request = from_parts(payload, {}, only_query=False)
             await self._run(id_, replace(request, caller=self._caller), seen_of(payload))
         except ApiError as error:
             told = {"message": error.message, "extensions": dict(error.extensions or {})}
             await self._last(id_, {"type": "error", "id": id_, "payload": [told]})
-        except (WebSocketDisconnect, RuntimeError, GoingAwayError):
+        except (WebSocketDisconnect, GoingAwayError):
             _log.debug("a socket went away while it was sent to")
         except Exception as error:  # noqa: BLE001 - the last line: nothing unexpected gets out
             _log.error("an operation failed", request_id=self._request_id, exc_info=error)
@@ -213,7 +215,8 @@ class _Socket:
                     errors = result.body["errors"]
                     await self._last(id_, {"type": "error", "id": id_, "payload": errors})
                     return
-                await self._send({"type": "next", "id": id_, "payload": result.body})
+                payload = orjson.Fragment(result.text)
+                await self._send({"type": "next", "id": id_, "payload": payload})
         finally:
             await results.aclose()
 
@@ -223,8 +226,13 @@ class _Socket:
         await self._send(message)
 
     async def _send(self, message: Mapping[str, Any]) -> None:
+        text = orjson.dumps(message).decode()
         async with self._sending:
-            await self._socket.send_text(orjson.dumps(message).decode())
+            try:
+                await self._socket.send_text(text)
+            except RuntimeError as error:
+                # Starlette's word for a socket that was closed meanwhile.
+                raise WebSocketDisconnect(1006) from error
 
 
 def _object(text: str) -> dict[str, Any]:

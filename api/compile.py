@@ -11,7 +11,9 @@ shapes of the arguments, the build and the caller's role; values are always boun
 executed here.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Final
 
@@ -47,6 +49,8 @@ OPAQUE: Final = "\x01"
 BROKEN: Final = "\x02"
 """Stands for a row that the types of the schema cannot show."""
 
+_VALUE: Final = re.compile(r"\$(\d+)")
+
 
 class Expression(str):
     """SQL that gives a text. Any other string among the parts of a chain is the text itself."""
@@ -57,12 +61,27 @@ class Expression(str):
 Parts = Sequence[str]
 
 
-def compiled(plan: Plan, shapes: Sequence[Shape], *, build: str, role: str, count_cap: int) -> str:
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement's text, and which of the arguments' values it has places for, in their order."""
+
+    text: str
+    used: tuple[int, ...]
+
+
+def compiled(
+    plan: Plan, shapes: Sequence[Shape], *, build: str, role: str, count_cap: int
+) -> Statement:
     """The statement: where the views stand, then a column per root field that reads views."""
     compiler = _Compiler(shapes, build=build, count_cap=count_cap)
     columns = [compiler.root(field) for _, field in plan.fields if reads_views(field)]
     # PostgreSQL plans anew what it planned for another role: each role has statements of its own.
-    return f"SELECT /* {role} */ " + ", ".join([standing_sql(build), *columns]) + FROM_LIVE
+    text = f"SELECT /* {role} */ " + ", ".join([standing_sql(build), *columns]) + FROM_LIVE
+    # A value that nothing shown depends on (a cursor beside a count alone) has no place in it.
+    used = sorted({int(number) for number in _VALUE.findall(text)})
+    places = {number: place for place, number in enumerate(used, start=1)}
+    text = _VALUE.sub(lambda found: f"${places[int(found[1])]}", text)
+    return Statement(text, tuple(used))
 
 
 def reads_views(field: Any) -> bool:
@@ -77,10 +96,10 @@ class _Compiler:
         self.shapes = shapes
         self.build = build
         self.count_cap = count_cap
-        self._first = [*accumulate((shape.width for shape in shapes), initial=1)]
+        self._first = [*accumulate((shape.width for shape in shapes), initial=0)]
 
     def values(self, number: int) -> Iterator[str]:
-        """The places of the values of the field with that number."""
+        """The values of the field with that number, by their numbers among all."""
         first = self._first[number]
         return (f"${index}" for index in range(first, first + self.shapes[number].width))
 

@@ -141,7 +141,7 @@ class Executor:
             return await self._plain(operation, request, requirement=requirement, id_=id_)
         way = self._routes.route(operation, request.variables or {}, request.caller)
         if isinstance(way, Compiled):
-            reading = await self._reader.answer(way.text, way.values, caller=request.caller)
+            reading = await self._reader.answer(way.statement, caller=request.caller)
             require(requirement, reading.consistency)
             compiled, way = way, self._routes.checked(way, reading)
             if way is Way.COMPILED:

@@ -26,6 +26,8 @@ from api.standing import COLUMNS, FROM_LIVE, standing_of, standing_sql
 from views.ddl import CLAIM, CUSTOMER
 
 T = TypeVar("T")
+Statement = Callable[[str], tuple[str, Sequence[Any]]]
+"""From the name of a build to a statement on it, with its values."""
 Observe = Callable[[str], None]
 """Called with the text of every statement that is executed."""
 
@@ -154,16 +156,12 @@ class Reader:
         """
         return await self._tried(lambda connection: self._worked(connection, work, caller))
 
-    async def answer(
-        self, statement: Callable[[str], str], values: Sequence[Any], *, caller: Caller | None
-    ) -> Reading:
-        """Run one statement, made for the live build, whose first columns are `standing_sql`.
+    async def answer(self, statement: Statement, *, caller: Caller | None) -> Reading:
+        """Run one statement, made for the live build; its first columns are `standing_sql`.
 
         Errors as `read`; and BuildGoneError, TimedOutError as their names say.
         """
-        return await self._tried(
-            lambda connection: self._answered(connection, statement, values, caller)
-        )
+        return await self._tried(lambda connection: self._answered(connection, statement, caller))
 
     async def _tried(self, once: Callable[[Connection], Awaitable[T]]) -> T:
         for _ in range(_ATTEMPTS):
@@ -219,16 +217,16 @@ class Reader:
     async def _answered(
         self,
         connection: Connection,
-        statement: Callable[[str], str],
-        values: Sequence[Any],
+        statement: Statement,
         caller: Caller | None,
     ) -> Reading:
         with self._first_use(connection, self._patience_s) as cut, self._pulse.watching(cut):
             build = self._build or await self._live_build(connection)
+            text, values = statement(build)
             if caller is None:
-                reading = await self._read(connection, statement(build), values)
+                reading = await self._read(connection, text, values)
             else:
-                reading = await self._read_as(connection, caller, statement(build), values)
+                reading = await self._read_as(connection, caller, text, values)
         return self._of_live(reading, build)
 
     async def _read_as(

@@ -17,7 +17,7 @@ from graphql.execution.values import VariableValues, get_variable_values
 
 from api.bind import Binder, Bound, Shape
 from api.callers import OPERATOR, Caller
-from api.compile import BROKEN, compiled
+from api.compile import BROKEN, Statement, compiled
 from api.connection import require_cursors
 from api.declare import ViewType
 from api.documents import REMEMBERED, Operation
@@ -48,13 +48,13 @@ class Compiled:
 
     plan: Plan
     bound: Sequence[Bound]
-    text: Callable[[str], str]
-    """The statement for a build."""
+    compiled_on: Callable[[str], Statement]
 
-    @property
-    def values(self) -> list[Any]:
-        """The values of the statement, in the order of their numbers."""
-        return [value for each in self.bound for value in each.values]
+    def statement(self, build: str) -> tuple[str, list[Any]]:
+        """The statement on a build, and its values."""
+        statement = self.compiled_on(build)
+        values = [value for each in self.bound for value in each.values]
+        return statement.text, [values[number] for number in statement.used]
 
 
 class Routes:

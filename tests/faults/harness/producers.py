@@ -68,6 +68,7 @@ def producer(bootstrap: str, **options: object) -> Producer:
             "message.max.bytes": 2_000_000,
             "reconnect.backoff.max.ms": 500,
             "delivery.timeout.ms": int(_FLUSH_S * 1000),
+            "transaction.timeout.ms": int(_FLUSH_S * 1000),
             **options,
         }
     )

@@ -43,6 +43,14 @@ class Advance:
     redriven: tuple[int, ...] = ()
 
 
+class Winner(NamedTuple):
+    """The event that a row becomes, the row, and the lowest version of its key in the batch."""
+
+    event: Event
+    row: Row
+    lowest_version: int
+
+
 @dataclass(slots=True)
 class Changes:
     """The events of one view in a batch, by key, in the order read.
@@ -52,6 +60,7 @@ class Changes:
 
     events: dict[Key, list[Event]] = field(default_factory=dict)
     irregular: set[Key] = field(default_factory=set)
+    _rows: list[Winner] | None = None
 
     def lowest_version(self, key: Key) -> int:
         """The lowest version among the events of a key."""
@@ -66,6 +75,22 @@ class Changes:
         if key not in self.irregular:
             return events[-1]
         return max(events, key=lambda event: event.version)  # max keeps the first of equals
+
+    def winners(self) -> list[Winner]:
+        """The winner of each key with its row. Rows that were read together are made together."""
+        if self._rows is None:
+            together: dict[int, list[tuple[Event, int]]] = defaultdict(list)
+            for key in self.events:
+                event = self.winner(key)
+                together[id(event.rows)].append((event, self.lowest_version(key)))
+            self._rows = []
+            for found in together.values():
+                rows = found[0][0].rows.take([event.place for event, _lowest in found])
+                self._rows += [
+                    Winner(event, row, lowest)
+                    for (event, lowest), row in zip(found, rows, strict=True)
+                ]
+        return self._rows
 
 
 @dataclass(slots=True)
@@ -82,6 +107,11 @@ class Folded:
     def moves_rows(self) -> bool:
         """Whether anything but positions is to be written."""
         return bool(self.dead or self.removals or any(c.events for c in self.changes.values()))
+
+    def make_rows(self) -> None:
+        """Make the rows of the winners now, and not when they are written."""
+        for changes in self.changes.values():
+            changes.winners()
 
 
 def fold(

@@ -23,6 +23,10 @@ FIXED_KAFKA_OPTIONS = {
     "partition.assignment.strategy": "cooperative-sticky",
 }
 """What the exactly-once commit rests on (docs/architecture.md)."""
+_OWN_KAFKA_OPTIONS = {"max.partition.fetch.bytes": "131072", "queued.max.messages.kbytes": "16384"}
+"""Little of each partition at a time, so that a batch from a backlog holds an order's events and
+its payments, and not one topic after the other; and a bound on what is fetched ahead. Can be
+overridden, for brokers that are far away."""
 
 
 def _postgresql(url: SecretStr) -> SecretStr:
@@ -92,6 +96,7 @@ class IngestSettings(BaseSettings):
         options = {
             "bootstrap.servers": self.kafka_bootstrap_servers,
             "group.id": self.group_id,
+            **_OWN_KAFKA_OPTIONS,
             **self.kafka_options,
             **FIXED_KAFKA_OPTIONS,
         }

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Store:
-    """What the worker needs of the database (`ingest.worker.StorePort`)."""
+    """What the worker needs of the database (`ingest.ports.StorePort`)."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

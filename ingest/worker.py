@@ -8,7 +8,7 @@
 
 There is one way back from every failure: let go of the partitions, read what their position rows
 say under a new epoch, and start reading there. Nothing is concluded from an error itself, least of
-all from one at COMMIT. While one batch is written the next is read and decoded.
+all from one at COMMIT. While one batch is written the next is folded, and the one after it is read.
 
 The worker does no I/O of its own: the log, the store and the decoder are handed in. The simulator
 of `tests/faults/` runs this same page against fakes that fail in every way a real one can.
@@ -16,16 +16,16 @@ of `tests/faults/` runs this same page against fakes that fail in every way a re
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
 from ingest.breaker import Course, Stop, judge
-from ingest.claim import BrokerView, Claimed, Observation, Refusal
+from ingest.claim import Claimed, Observation, Refusal
 from ingest.errors import (
     BatchRefusedError,
     Fault,
@@ -37,6 +37,7 @@ from ingest.errors import (
 from ingest.fold import Advance, Folded, fold
 from ingest.letters import Recorded, as_recorded
 from ingest.metrics import METRICS
+from ingest.ports import Clock, DecoderPort, LogPort, StorePort
 from ingest.records import Dead, Item, Record
 from ingest.status import Status
 from views.positions import Partition, PositionVector
@@ -45,6 +46,8 @@ _log = structlog.get_logger(__name__)
 
 IDLE_POLL_S = 0.1
 BUSY_POLL_S = 0.01
+FIRST_ROWS = 2_500
+"""The first batch is small, so that the database does not wait for it; each next one is doubled."""
 READ_AT_ONCE = 2_000
 """Records read and decoded in one go; small enough to keep the group's heartbeat going."""
 BROKER_TIMEOUT_S = 5.0
@@ -55,63 +58,6 @@ REFUSED_AGAIN_S = 5.0
 _FAR = 1 << 63
 """Behind every offset."""
 _BACKOFF_FIRST_S, _BACKOFF_MOST_S = 0.1, 5.0
-
-
-class LogPort(Protocol):
-    """What the worker needs of Kafka; `ingest.consume.Log` is the real one."""
-
-    assigned: Callable[[Collection[Partition]], None]
-    revoked: Callable[[Collection[Partition]], None]
-    lost: Callable[[Collection[Partition]], None]
-    must_stop: Callable[[Partition], None]
-
-    def poll(self, limit: int, timeout_s: float) -> list[Record]: ...
-    def start(self, offsets: Mapping[Partition, int]) -> None: ...
-    def drop(self, partitions: Collection[Partition]) -> None: ...
-    def pause(self, partitions: Collection[Partition]) -> None: ...
-    def resume(self, partitions: Collection[Partition]) -> None: ...
-    def positions(self, partitions: Collection[Partition]) -> dict[Partition, int]: ...
-    def commit_async(self, offsets: Mapping[Partition, int]) -> None: ...
-    def confirm_member(self, offsets: Mapping[Partition, int]) -> bool: ...
-    def describe(
-        self, partitions: Collection[Partition], timeout_s: float
-    ) -> dict[Partition, BrokerView]: ...
-
-
-class StorePort(Protocol):
-    """What the worker needs of the database; `ingest.store.Store` is the real one.
-
-    `write` and `observe` return at once; their outcome is the future's.
-    """
-
-    def claim(
-        self,
-        brokers: Mapping[Partition, BrokerView],
-        still_mine: Mapping[Partition, int],
-    ) -> dict[Partition, Claimed | Refusal]: ...
-    def write(
-        self,
-        folded: Folded,
-        epochs: Mapping[Partition, int],
-        ends: Mapping[Partition, Observation],
-    ) -> "Future[None]": ...
-    def observe(
-        self, ends: Mapping[Partition, Observation], epochs: Mapping[Partition, int]
-    ) -> "Future[None]": ...
-    def forget_build(self) -> None: ...
-
-
-class DecoderPort(Protocol):
-    """What the worker needs of the decoder; `ingest.decode.Decoder` is the real one."""
-
-    def decode(self, records: Sequence[Record]) -> list[Item]: ...
-    def decode_again(self, items: list[Item], *, afresh: bool) -> bool: ...
-
-
-class Clock(Protocol):
-    """Seconds that only go forward, for waiting. Decides nothing about events."""
-
-    def __call__(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,10 +101,35 @@ class Gather:
     items: list[Item] = field(default_factory=list)
     size_bytes: int = 0
     since_s: float = 0.0
-    ends: dict[Partition, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Batch:
+    """A gather that nothing joins any more, while it ripens and waits for the writer.
+
+    `ends` is, per partition, the offset behind all that was read or passed when it was closed.
+    What is found out about it follows from `items` and from the batch that is being written.
+    """
+
+    items: list[Item]
+    ends: Mapping[Partition, int]
+    tried_again: bool = False
     ripe_at_s: float = 0.0
-    tried_again: int = 0
-    """How many of the items had their second try; more may have come since."""
+    folded: Folded | None = None
+    kept: Sequence[Item] = ()
+    last: Mapping[Partition, Record] = field(default_factory=dict)
+    courses: Mapping[Partition, Course] = field(default_factory=dict)
+    stops: Mapping[Partition, Stop] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """What the store has in hand."""
+
+    future: Future[None]
+    folded: Folded
+    items: Sequence[Item]
+    courses: Mapping[Partition, Course]
 
 
 @dataclass(slots=True)
@@ -193,7 +164,7 @@ class Worker:
         self._limits = limits
         self._status = status
         self._until = None if until is None else until.next_offsets
-        self._limit = limits.rows
+        self._limit = min(FIRST_ROWS, limits.rows)
         self._owned: dict[Partition, Owned] = {}
         self._to_claim: dict[Partition, int | None] = {}
         self._last: dict[Partition, int] = {}
@@ -206,7 +177,8 @@ class Worker:
         self._gather = Gather()
         self._drained = True
         self._condemned: dict[tuple[str, int, int], Fault] = {}
-        self._write: tuple[Future[None], Folded, list[Item], dict[Partition, Course]] | None = None
+        self._batch: Batch | None = None
+        self._write: Writing | None = None
         self._note: Future[None] | None = None
         self._to_note: dict[Partition, Observation] = {}
         self._outage: Outage | None = None
@@ -230,6 +202,7 @@ class Worker:
             self._confirm()
             self._claim()
             self._read()
+            self._close()
             self._hand_over()
         except TransientError as error:
             self._suffer(error)
@@ -287,7 +260,7 @@ class Worker:
 
     def _await_write(self) -> None:
         if self._write is not None:
-            _wait(self._write[0], REVOKE_BUDGET_S)
+            _wait(self._write.future, REVOKE_BUDGET_S)
 
     # Read and decode.
 
@@ -297,7 +270,7 @@ class Worker:
         room = self._limit - len(self._gather.items)
         if room <= 0 or self._gather.size_bytes >= self._limits.size_bytes:
             self._drained = False
-            self._wait_for_writer()
+            self._wait_for_room()
             return
         limit = min(room, READ_AT_ONCE)
         records = self._kafka.poll(limit, self._poll_timeout_s())
@@ -305,19 +278,22 @@ class Worker:
         self._take(self._wanted(records))
 
     def _poll_timeout_s(self) -> float:
-        if self._gather.items:
-            if self._write is not None:
-                _wait(self._write[0], BUSY_POLL_S)
-            return 0.0
-        return BUSY_POLL_S if self._write is not None else IDLE_POLL_S
-
-    def _wait_for_writer(self) -> None:
-        """The batch is full and the one before it is still being written."""
         if self._write is not None:
-            _wait(self._write[0], IDLE_POLL_S)
-        if self._write is None or not self._write[0].done():
+            if self._gather.items and self._drained:
+                _wait(self._write.future, BUSY_POLL_S)  # what comes meanwhile comes in one go
+            return 0.0 if self._gather.items else BUSY_POLL_S
+        if self._batch is not None or not self._owned:
+            return BUSY_POLL_S  # an assignment does not end a poll
+        return 0.0 if self._gather.items else IDLE_POLL_S
+
+    def _wait_for_room(self) -> None:
+        """The gather is full and the batch before it is not with the writer yet."""
+        if self._write is not None:
+            _wait(self._write.future, IDLE_POLL_S)
+        if self._write is None or not self._write.future.done():
             # Polling keeps the membership. Pausing would throw away what was fetched ahead.
-            self._take(self._wanted(self._kafka.poll(1, 0.0)))
+            timeout_s = 0.0 if self._write is not None else BUSY_POLL_S
+            self._take(self._wanted(self._kafka.poll(1, timeout_s)))
 
     def _wanted(self, records: list[Record]) -> list[Record]:
         """The records of owned partitions that were not read before and are not behind the end."""
@@ -364,17 +340,44 @@ class Worker:
 
     # Fold and write.
 
-    def _hand_over(self) -> None:
-        if self._undecoded or not self._ripe():
+    def _close(self) -> None:
+        """Close the gather where a batch can be made of it, so that the next one can begin."""
+        if self._batch is not None or self._undecoded or not self._worth_closing():
             return
+        passed = self._kafka.positions(self._owned)
+        self._batch = Batch(
+            self._gather.items,
+            ends={p: max(owned.read_to, passed.get(p, 0)) for p, owned in self._owned.items()},
+        )
+        self._gather = Gather()
+
+    def _worth_closing(self) -> bool:
+        """Whether it is full; or, with the writer free, has waited long enough or all was read."""
+        gather, limits = self._gather, self._limits
+        if len(gather.items) >= self._limit or gather.size_bytes >= limits.size_bytes:
+            return True
+        if self._write is not None:
+            return False
+        old = self._clock() - gather.since_s >= limits.linger_s
+        return not gather.items or old or self._drained
+
+    def _hand_over(self) -> None:
+        batch = self._batch
+        if batch is None or not self._ripe(batch):
+            return
+        folded = batch.folded or self._fold(batch)
         if self._write is not None or self._note_under_way():
             return
-        courses, stops = self._judge()
-        advances = self._advances(stops)
-        if advances:
-            self._write_batch(advances, courses)
-        elif self._to_note:
-            ends, self._to_note = self._to_note, {}
+        self._batch = None
+        folded.advances.update(self._advances(batch))
+        ends, self._to_note = self._to_note, {}
+        if folded.advances:
+            for partition, advance in folded.advances.items():
+                owned = self._owned[partition]
+                owned.read_to = max(owned.read_to, advance.end)
+            future = self._store.write(folded, self._epochs(folded.advances | ends), ends)
+            self._write = Writing(future, folded, batch.kept, batch.courses)
+        elif ends:
             self._note = self._store.observe(ends, self._epochs(ends))
 
     def _note_under_way(self) -> bool:
@@ -394,72 +397,53 @@ class Worker:
             raise
         return False
 
-    def _ripe(self) -> bool:
-        """Whether the gather may be written: full, waited long enough, or nothing more to read.
-
-        What could not be decoded is tried twice more first, the second time after a pause during
-        which reading goes on.
-        """
-        gather = self._gather
-        if not gather.items:
-            return True
-        full = len(gather.items) >= self._limit or gather.size_bytes >= self._limits.size_bytes
-        old = self._clock() - gather.since_s >= self._limits.linger_s
-        if not (full or old or self._drained):
+    def _ripe(self, batch: Batch) -> bool:
+        """Whether all is known of a batch: what could not be decoded is tried twice more first,
+        the second time after a pause during which reading goes on."""
+        if not batch.tried_again:
+            if self._decoder.decode_again(batch.items, afresh=True):
+                batch.ripe_at_s = self._clock() + self._limits.retry_pause_s
+            batch.tried_again = True
+        if self._clock() < batch.ripe_at_s:
             return False
-        if gather.tried_again == 0:
-            if self._decoder.decode_again(gather.items, afresh=True):
-                gather.ripe_at_s = self._clock() + self._limits.retry_pause_s
-            gather.tried_again = len(gather.items)
-        if self._clock() < gather.ripe_at_s:
-            return False
-        self._try_latecomers()
-        if gather.ripe_at_s > 0.0:
-            self._decoder.decode_again(gather.items, afresh=False)
-            gather.ripe_at_s = 0.0
+        if batch.ripe_at_s > 0.0:
+            self._decoder.decode_again(batch.items, afresh=False)
+            batch.ripe_at_s = 0.0
         return True
 
-    def _try_latecomers(self) -> None:
-        """What joined the batch after its second try has its own tries now, without a pause."""
-        gather = self._gather
-        late = gather.items[gather.tried_again :]
-        if late:
-            if self._decoder.decode_again(late, afresh=True):
-                self._decoder.decode_again(late, afresh=False)
-            gather.items[gather.tried_again :] = late
-            gather.tried_again = len(gather.items)
-
-    def _judge(self) -> tuple[dict[Partition, Course], dict[Partition, Stop]]:
-        """Cut the gather where a partition must stop; each partition's course behind it."""
-        courses, stops = {}, {}
-        for partition, items in self._by_partition().items():
+    def _fold(self, batch: Batch) -> Folded:
+        """Cut a batch where a partition must stop, and fold it. While the one before is written,
+        so it rests on that one being committed; if it is not, the batch is read anew."""
+        items_of: dict[Partition, list[Item]] = defaultdict(list)
+        for item in batch.items:
+            items_of[item.record.topic, item.record.partition].append(item)
+        courses: dict[Partition, Course] = {}
+        stops: dict[Partition, Stop] = {}
+        before = {} if self._write is None else self._write.courses
+        for partition, items in items_of.items():
             owned = self._owned[partition]
-            courses[partition], stop = judge(owned.course, items, recorded=owned.letters)
+            course = before.get(partition, owned.course)
+            courses[partition], stop = judge(course, items, recorded=owned.letters)
             if stop is not None:
                 stops[partition] = stop
-        if stops:
-            self._gather.items = [i for i in self._gather.items if not _is_behind(i, stops)]
-        return courses, stops
+        batch.kept = [i for i in batch.items if not _is_behind(i, stops)] if stops else batch.items
+        batch.last = {partition: items[-1].record for partition, items in items_of.items()}
+        batch.courses, batch.stops = courses, stops
+        batch.folded = fold(batch.kept, advances={}, views=self._views)
+        batch.folded.make_rows()
+        return batch.folded
 
-    def _by_partition(self) -> Mapping[Partition, list[Item]]:
-        items_of: dict[Partition, list[Item]] = defaultdict(list)
-        for item in self._gather.items:
-            items_of[item.record.topic, item.record.partition].append(item)
-        return items_of
-
-    def _advances(self, stops: Mapping[Partition, Stop]) -> dict[Partition, Advance]:
+    def _advances(self, batch: Batch) -> dict[Partition, Advance]:
         """How far each partition moves: behind its last record, and what was passed behind it."""
-        passed = self._kafka.positions(self._owned)
-        items_of = self._by_partition()
         advances = {}
-        for partition, owned in self._owned.items():
-            stop = stops.get(partition)
-            end = stop.offset if stop else max(owned.read_to, passed.get(partition, 0))
+        for partition, read_to in batch.ends.items():
+            owned, stop = self._owned[partition], batch.stops.get(partition)
+            end = stop.offset if stop else read_to
             if self._until is not None:
                 end = min(end, max(self._until.get(partition, 0), owned.committed))
             if partition in self._paused or (end <= owned.committed and stop is None):
                 continue
-            record = items_of[partition][-1].record if partition in items_of else None
+            record = batch.last.get(partition)
             advances[partition] = Advance(
                 start=owned.committed,
                 end=end,
@@ -471,39 +455,29 @@ class Worker:
             )
         return advances
 
-    def _write_batch(
-        self, advances: dict[Partition, Advance], courses: dict[Partition, Course]
-    ) -> None:
-        items, self._gather = self._gather.items, Gather()
-        folded = fold(items, advances=advances, views=self._views)
-        ends, self._to_note = self._to_note, {}
-        for partition, advance in advances.items():
-            self._owned[partition].read_to = advance.end
-        future = self._store.write(folded, self._epochs(advances | ends), ends)
-        self._write = (future, folded, items, courses)
-
     def _epochs(self, partitions: Collection[Partition]) -> dict[Partition, int]:
         return {p: self._owned[p].epoch for p in partitions if p in self._owned}
 
     # What becomes of a batch.
 
     def _settle(self) -> None:
-        if self._write is None or not self._write[0].done():
+        if self._write is None or not self._write.future.done():
             return
-        (future, folded, items, courses), self._write = self._write, None
+        done, self._write = self._write, None
         try:
-            future.result()
+            done.future.result()
         except FencedError as error:
             self._fenced(error)
         except BatchRefusedError as error:
-            self._halve(error, items)
+            self._halve(error, done.items)
         except TransientError as error:
             self._start_over()
             self._suffer(error)
         else:
-            self._committed(folded, courses, len(items))
+            self._committed(done)
 
-    def _committed(self, folded: Folded, courses: dict[Partition, Course], size: int) -> None:
+    def _committed(self, done: Writing) -> None:
+        folded, courses = done.folded, done.courses
         ends = {p: advance.end for p, advance in folded.advances.items() if p in self._owned}
         for partition, end in ends.items():
             owned = self._owned[partition]
@@ -515,7 +489,7 @@ class Worker:
         for place in list(self._condemned):
             if ends.get((place[0], place[1]), 0) > place[2]:
                 del self._condemned[place]
-        METRICS.batch(folded, size)
+        METRICS.batch(folded, len(done.items))
         for partition, advance in folded.advances.items():
             if advance.stopped_reason is not None and partition in self._owned:
                 self._stop(partition, advance.stopped_reason)
@@ -537,7 +511,7 @@ class Worker:
         self._store.forget_build()
         self._unconfirmed = True
 
-    def _halve(self, error: BatchRefusedError, items: list[Item]) -> None:
+    def _halve(self, error: BatchRefusedError, items: Sequence[Item]) -> None:
         """The database refuses something in the batch: find the record that it is."""
         self._start_over()
         if len(items) > 1:
@@ -578,15 +552,17 @@ class Worker:
     def _forget_gathered(self, partitions: set[Partition]) -> None:
         """Drop what was read of these partitions and is not being written."""
         self._undecoded = [r for r in self._undecoded if (r.topic, r.partition) not in partitions]
-        gather = self._gather
+        gather, batch = self._gather, self._batch
+        if batch is not None:  # what was closed is open again: what was found out may be wrong now
+            gather.items[:0] = batch.items
+            self._batch = None
         gather.items = [
             i for i in gather.items if (i.record.topic, i.record.partition) not in partitions
         ]
         gather.size_bytes = sum(len(i.record.value or b"") for i in gather.items)
-        gather.tried_again, gather.ripe_at_s = 0, 0.0
         for partition in partitions & self._owned.keys():
             owned = self._owned[partition]
-            in_hand = self._write[1].advances.get(partition) if self._write else None
+            in_hand = self._write.folded.advances.get(partition) if self._write else None
             owned.read_to = in_hand.end if in_hand else owned.committed
 
     # Who owns what.

@@ -11,7 +11,6 @@ staged before anything is locked, orders are locked in key order, hot aggregate 
 
 import base64
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +22,7 @@ from ingest.connect import Session
 from ingest.errors import FencedError, TransientError
 from ingest.fold import COUNTERS, Changes, Folded, Stored, reclassify
 from ingest.letters import list_applied
-from ingest.records import Dead, Event, Key, Row
+from ingest.records import Dead, Key, Row
 from ingest.statements import Statements, ViewStatements
 from views.positions import Partition, PositionVector
 
@@ -99,24 +98,17 @@ def stage(connection: Connection[Row], statements: Statements, folded: Folded) -
 
 
 def _staged_rows(changes: Changes) -> Iterable[Row]:
-    """One row for each key: its winner's. Made for all winners that were read together at once."""
-    together: dict[int, list[tuple[Event, int]]] = defaultdict(list)
-    for key in changes.events:
-        event = changes.winner(key)
-        together[id(event.rows)].append((event, changes.lowest_version(key)))
-    for winners in together.values():
-        rows = winners[0][0].rows.take([event.place for event, _lowest in winners])
-        for row, (event, lowest_version) in zip(rows, winners, strict=True):
-            record = event.record
-            yield (
-                *row,
-                record.topic,
-                record.partition,
-                record.offset,
-                event.schema_id,
-                record.timestamp_ms,
-                lowest_version,
-            )
+    for event, row, lowest_version in changes.winners():
+        record = event.record
+        yield (
+            *row,
+            record.topic,
+            record.partition,
+            record.offset,
+            event.schema_id,
+            record.timestamp_ms,
+            lowest_version,
+        )
 
 
 def _stage_removals(connection: Connection[Row], view: ViewStatements, folded: Folded) -> None:

@@ -1,6 +1,6 @@
 """The log as a build reads it: no group, given partitions, and exactly up to a given position.
 
-It is the worker's port (`ingest.worker.LogPort`) around `ingest.consume.Log`. Records behind the
+It is the worker's port (`ingest.ports.LogPort`) around `ingest.consume.Log`. Records behind the
 position to stop at are kept, not dropped, so that going on from there needs no new fetch. And
 dead letters that are on record go by their state: `Withheld` leaves them out before decoding.
 """
@@ -11,9 +11,9 @@ from typing import Any
 from ingest.claim import BrokerView
 from ingest.consume import Log
 from ingest.errors import Fault, Reason
+from ingest.ports import DecoderPort
 from ingest.records import Dead, Item, Record
 from ingest.settings import IngestSettings
-from ingest.worker import DecoderPort
 from views import CATALOGUE
 from views.positions import Partition
 

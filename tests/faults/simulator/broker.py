@@ -98,7 +98,7 @@ def _nobody(_partitions: object) -> None:
 
 
 class Consumer:
-    """`ingest.worker.LogPort`, as one member of the group sees it."""
+    """`ingest.ports.LogPort`, as one member of the group sees it."""
 
     def __init__(self, broker: Broker, name: str) -> None:
         self._broker = broker

@@ -344,7 +344,7 @@ class Database:
 
 
 class Store:
-    """`ingest.worker.StorePort`: one worker's session."""
+    """`ingest.ports.StorePort`: one worker's session."""
 
     def __init__(self, database: Database, name: str, consumer: Consumer) -> None:
         self.database = database

@@ -46,7 +46,7 @@ class Schedule:
 
 
 class Decoder:
-    """`ingest.worker.DecoderPort`: reads what the broker says can be read, at the right try."""
+    """`ingest.ports.DecoderPort`: reads what the broker says can be read, at the right try."""
 
     def __init__(self, world: "World") -> None:
         self._world = world

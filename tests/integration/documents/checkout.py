@@ -78,6 +78,15 @@ class Checkout:
             process.terminate()
             process.wait(TIMEOUT_S)
 
+    def start(self, *arguments: str) -> "subprocess.Popen[bytes]":
+        """A command of the product that goes on until it is ended."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "cli.main", *arguments],
+            cwd=self.folder,
+            env=self._environment,
+            stderr=subprocess.DEVNULL,
+        )
+
     def _run(self, command: list[str]) -> str:
         done = subprocess.run(
             command,

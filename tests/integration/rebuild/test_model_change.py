@@ -1,0 +1,163 @@
+"""docs/operating.md, "Changing the model", followed to the letter while the old release serves."""
+
+import json
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import pytest
+
+from tests.faults.harness.producers import Ledger, Trickle
+from tests.fixtures.databases import REPOSITORY, Database
+from tests.fixtures.traffic import Traffic
+from tests.fixtures.waiting import eventually
+from tests.fixtures.walks import walks
+from tests.integration.documents.checkout import Checkout, ask
+from tests.integration.rebuild.parts import (
+    Log,
+    builds,
+    live,
+    offsets,
+    value,
+    wait_until_live_includes,
+)
+
+(RECIPE,) = walks((REPOSITORY / "docs" / "operating.md").read_text("utf-8"), "Changing the model")
+COMMANDS: Final = [block.text for block in RECIPE.blocks if block.language == "sh"]
+CHANGED: Final = {"orders.captured_count", "customer_totals.ordered", "daily_sales.ordered"}
+WAIT_S: Final = 60.0
+OLD: Final = """{ orders(first: 20) { nodes { orderId version paid paymentCount } }
+  customerTotals(first: 20) { nodes { customerId ordered } } position { token build } }"""
+NEW: Final = "{ orders(first: 100) { nodes { orderId capturedCount } } position { token } }"
+WRONG: Final = """
+SELECT count(*) FROM views.orders o WHERE captured_count <>
+  (SELECT count(*) FROM views.payments p
+   WHERE p.order_id = o.order_id AND p.status = 'CAPTURED')"""
+WRONG_SUMS: Final = """
+SELECT count(*) FROM views.customer_totals t WHERE ordered <>
+  (SELECT coalesce(sum(amount - coalesce(discount, 0))
+     FILTER (WHERE status NOT IN ('CANCELLED', 'UNKNOWN')), 0)
+   FROM views.orders o WHERE (o.customer_id, o.currency) = (t.customer_id, t.currency))"""
+
+
+@dataclass(slots=True)
+class Reader:
+    """Somebody who asks the API again and again."""
+
+    client: httpx.Client
+    query: str
+    answers: list[Any] = field(default_factory=list)
+    failed: list[Any] = field(default_factory=list)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        """Until `stop`."""
+        while not self.stop.wait(0.05):
+            try:
+                body = self.client.post("/graphql", json={"query": self.query}).json()
+            except (httpx.HTTPError, ValueError) as error:
+                self.failed.append(error)
+                return
+            (self.failed if "errors" in body else self.answers).append(body)
+
+    def builds(self) -> list[str]:
+        """The builds that answered, one after the other."""
+        seen = [answer["data"]["position"]["build"] for answer in self.answers]
+        return [name for at, name in enumerate(seen) if at == 0 or seen[at - 1] != name]
+
+
+@contextmanager
+def reading(client: httpx.Client) -> Iterator[Reader]:
+    """A reader under way."""
+    reader = Reader(client, OLD)
+    thread = threading.Thread(target=reader.run, name="reader")
+    thread.start()
+    try:
+        yield reader
+    finally:
+        reader.stop.set()
+        thread.join()
+
+
+@contextmanager
+def working(checkout: Checkout) -> Iterator["subprocess.Popen[bytes]"]:
+    """A worker of a release."""
+    process = checkout.start("ingest")
+    try:
+        yield process
+    finally:
+        process.terminate()
+        assert process.wait(WAIT_S) == 0
+
+
+@pytest.fixture
+def flowing(log: Log) -> Iterator[None]:
+    """Hostile traffic at a steady pace, all the time."""
+    traffic = Traffic(seed=501, orders=100_000, ids=log.ids, prefix="model", woven=60)
+    trickle = Trickle(log.bootstrap, traffic, Ledger(), per_s=60)
+    yield
+    trickle.stop()
+
+
+@pytest.mark.usefixtures("flowing")
+def test_the_model_changes_while_the_old_release_goes_on_serving(
+    log: Log, shop: Database, tmp_path: Path
+) -> None:
+    migrate, rebuild, swap, verify, drop = COMMANDS
+    settings = {**log.environment(shop), "VIEWKEEPER_GROUP_ID": shop.name}
+    old, new = (Checkout(tmp_path / name, settings) for name in ("old", "new"))
+    with old.api(shop) as client, reading(client) as reader:
+        with working(old):
+            wait_until_live_includes(shop, log.end())
+            for edit in RECIPE.edits:
+                edit.apply(new.folder)
+            new.shell(migrate)
+            report = json.loads(new.shell(rebuild.strip() + " --json"))
+            before = sum(offsets(shop, "build_1").values())
+            eventually(
+                lambda: sum(offsets(shop, live(shop)).values()) > before,
+                WAIT_S,
+                "the old worker goes on after the migration and the rebuild",
+            )
+        assert report["equal"] is True
+        declared = {
+            f"{view['view']}.{name}" for view in report["views"] for name in view["declared"]
+        }
+        assert declared == CHANGED
+        assert builds(shop) == {"build_1": "live", "build_2": "ready"}
+        new.shell(swap)
+        with working(new):
+            wait_until_live_includes(shop, log.end())
+            with new.api(shop) as newer:
+                counts = [row["capturedCount"] for row in ask(newer, NEW)["orders"]["nodes"]]
+        eventually(
+            lambda: "build_2" in reader.builds(), WAIT_S, "the old API has answered from the new"
+        )
+    assert reader.failed == []
+    assert reader.builds() == ["build_1", "build_2"]
+    assert max(counts) > 0
+    new.shell(verify)
+    assert value(shop, WRONG) == value(shop, WRONG_SUMS) == 0
+    assert value(shop, "SELECT count(*) FROM views.orders WHERE status = 'UNKNOWN'") > 0
+    new.shell(drop)
+    assert builds(shop) == {"build_2": "live"}
+
+
+@pytest.mark.proof
+def test_what_was_not_declared_stops_the_swap(log: Log, shop: Database, tmp_path: Path) -> None:
+    migrate, rebuild, *_ = COMMANDS
+    new = Checkout(tmp_path / "new", log.environment(shop))
+    for edit in RECIPE.edits:
+        edit.apply(new.folder)
+    new.shell(migrate)
+    fewer = rebuild.replace("--no-swap", "").replace("--except daily_sales.ordered", "--json")
+    report = json.loads(new.shell(fewer.strip() + " || test $? = 1"))
+    views = {view["view"]: view for view in report["views"]}
+    assert report["swapped"] is None
+    assert set(views["daily_sales"]["columns"]) == {"ordered"}
+    assert live(shop) == "build_1"

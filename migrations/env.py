@@ -4,13 +4,16 @@ Stands apart because alembic executes this file by itself, for every command. Se
 """
 
 from logging.config import fileConfig
+from typing import Any
 
 from alembic import context
 from alembic.util import CommandError
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from migrations.around import drop_people_views, drop_policies, follow_catalogue
@@ -29,20 +32,26 @@ class Settings(BaseSettings):
     database_url: SecretStr
 
 
-def database_url() -> URL:
-    """The address from `config.attributes` of a caller in Python, else from the settings."""
+def address() -> dict[str, Any]:
+    """What to connect to: by `config.attributes` of a caller in Python, else by the settings.
+
+    Read by the driver and not by SQLAlchemy, which knows no address of several hosts.
+    """
     given = context.config.attributes.get("database_url")
     try:
-        url = make_url(given or Settings.model_validate({}).database_url.get_secret_value())
+        url = given or Settings.model_validate({}).database_url.get_secret_value()
     except ValidationError:
         raise CommandError(
             "VIEWKEEPER_DATABASE_URL is not set: the owner's address, postgresql://…"
         ) from None
-    except ArgumentError:
-        raise CommandError("VIEWKEEPER_DATABASE_URL is not an address: postgresql://…") from None
-    if url.get_backend_name() not in ("postgresql", "postgres"):
+    if "://" not in url:
+        raise CommandError("VIEWKEEPER_DATABASE_URL is not an address: postgresql://…")
+    if not url.startswith(("postgresql://", "postgres://")):
         raise CommandError("VIEWKEEPER_DATABASE_URL must begin with postgresql://")
-    return url.set(drivername="postgresql+psycopg")
+    try:
+        return conninfo_to_dict(url)
+    except ProgrammingError:  # its words can hold a piece of the password
+        raise CommandError("VIEWKEEPER_DATABASE_URL is not an address: postgresql://…") from None
 
 
 def seconds(name: str, default: float) -> float:
@@ -62,7 +71,9 @@ def main() -> None:
     if context.is_offline_mode():
         raise CommandError("no SQL without a database: only it knows which builds exist")
     arguments = {"application_name": "viewkeeper migrate", "connect_timeout": CONNECT_TIMEOUT_S}
-    engine = create_engine(database_url(), poolclass=NullPool, connect_args=arguments)
+    engine = create_engine(
+        "postgresql+psycopg://", poolclass=NullPool, connect_args=address() | arguments
+    )
     with connected(engine) as connection, connection.begin():
         if moves():
             migrate(connection)

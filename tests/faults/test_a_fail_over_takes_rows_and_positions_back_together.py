@@ -16,6 +16,7 @@ from tests.faults.harness.bites import Bites
 from tests.faults.harness.field import Field
 from tests.faults.harness.ground import Ground, Place
 from tests.faults.harness.pair import Pair
+from tests.fixtures.databases import migrate
 from tests.fixtures.topics import recreate_topics
 from tests.fixtures.waiting import eventually
 from tests.integration.api.conftest import settings
@@ -125,6 +126,7 @@ def test_commits_lost_in_a_fail_over_are_read_and_applied_again(
     trickle.stop()
     ground.must_be_right()
     assert not _went_back(acknowledged, ground.positions())
+    migrate(pair.dsn)  # finds the new primary too
 
 
 @pytest.mark.parametrize("level", ["on", "remote_apply"])

@@ -203,13 +203,15 @@ class _Connection:
             self._where,
         ]
         self._rows: list[str] = []
-        self._page: dict[str, str] = {}
+        self._shows_ends = False
+        self._looks_further = False
         self._counts = False
 
     def sql(self) -> str:
         """The SELECT that gives the object."""
         shown = _chain(_object((key, self._part(part)) for key, part in self._field.fields))
-        sources = [f"({self._page_sql()}) AS p"] if self._page else []
+        pages = self._rows or self._shows_ends or self._looks_further
+        sources = [f"({self._page_sql()}) AS p"] if pages else []
         sources += [f"({self._count_sql()}) AS c"] if self._counts else []
         return f"(SELECT {shown}{' FROM ' if sources else ''}{', '.join(sources)})"
 
@@ -234,13 +236,7 @@ class _Connection:
     def _list(self, each: Parts) -> Parts:
         """A list with one of these per row of the page."""
         self._rows.append(_chain(each))
-        number = len(self._rows)
-        order = "r.place DESC" if self._shape.backward else "r.place"
-        self._page[f"rows{number}"] = (
-            f"string_agg(r.row{number}, ',' ORDER BY {order})"
-            f" FILTER (WHERE r.place <= {self._shape.size})"
-        )
-        return ["[", Expression(f"coalesce(p.rows{number}, '')"), "]"]
+        return ["[", Expression(f"coalesce(p.rows{len(self._rows)}, '')"), "]"]
 
     def _edge(self, member: Any) -> Parts:
         match member:
@@ -276,8 +272,7 @@ class _Connection:
         """The cursor of the page's first row or of its last, as they were found."""
         if self._shape.size == 0:
             return ["null"]
-        self._page["places"] = "array_agg(r.cursor ORDER BY r.place)"
-        self._page["found"] = "count(*)"
+        self._shows_ends = True
         which = "1" if nearest else f"least(p.found, {self._shape.size})"
         return [Expression(f"coalesce('\"' || p.places[{which}] || '\"', 'null')")]
 
@@ -285,7 +280,7 @@ class _Connection:
         """Whether there are rows past the page's far end, or on the other side of a cursor."""
         ways = []
         if beyond_page:
-            self._page["found"] = "count(*)"
+            self._looks_further = True
             ways.append(f"p.found > {self._shape.size}")
         if left_out:
             ways.append(f"EXISTS (SELECT 1{self._from([f'NOT {left_out}'])})")
@@ -293,18 +288,28 @@ class _Connection:
 
     def _page_sql(self) -> str:
         """What is asked of the page: its rows are found, numbered, written, and put together."""
-        shape = self._shape
-        order = order_sql(shape.order, self._at, backward=shape.backward).text
+        shape, at = self._shape, self._at
         beyond = [each for each in (self._after, self._before) if each]
-        found = f"SELECT {self._at}.*{self._from(beyond)} ORDER BY {order} LIMIT {shape.size + 1}"
+        order = order_sql(shape.order, at, backward=shape.backward).text
+        limit = shape.size + self._looks_further
+        found = f"SELECT {at}.*{self._from(beyond)} ORDER BY {order} LIMIT {limit}"
         written = [f"{row} AS row{number}" for number, row in enumerate(self._rows, start=1)]
-        if "places" in self._page:
+        if self._shows_ends:
             written.append(f"{_chain(self._cursor())} AS cursor")
-        asked = ", ".join(f"{each} AS {as_}" for as_, each in self._page.items())
+        written.append("row_number() OVER () AS place")
         return (
-            f"SELECT {asked} FROM (SELECT {', '.join([*written, 'row_number() OVER () AS place'])}"
-            f" FROM ({found}) AS {self._at}) AS r"
+            f"SELECT {', '.join(self._aggregates())}"
+            f" FROM (SELECT {', '.join(written)} FROM ({found}) AS {at}) AS r"
         )
+
+    def _aggregates(self) -> Iterator[str]:
+        yield "count(*) AS found"
+        if self._shows_ends:
+            yield "array_agg(r.cursor ORDER BY r.place) AS places"
+        turn = " DESC" if self._shape.backward else ""
+        kept = f" FILTER (WHERE r.place <= {self._shape.size})" if self._looks_further else ""
+        for number in range(1, len(self._rows) + 1):
+            yield f"string_agg(r.row{number}, ',' ORDER BY r.place{turn}){kept} AS rows{number}"
 
     def _count_sql(self) -> str:
         rows = f"SELECT 1{self._from([])} LIMIT {self._compiler.count_cap + 1}"

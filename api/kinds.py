@@ -117,6 +117,7 @@ LIST: Final = Kind(
 )
 """A JSON column that a declaration's `lists` describes; its parts have kinds of their own."""
 
+_DECIMALS: Final = 4
 _BY_TYPE: Final[tuple[tuple[type, Kind], ...]] = (
     (BigInteger, BIG_INT),
     (Integer, INT),
@@ -128,10 +129,17 @@ _BY_TYPE: Final[tuple[tuple[type, Kind], ...]] = (
 )
 
 
+def _fits(numeric: Numeric[Any]) -> bool:
+    """Whether four decimals show all that there is."""
+    return numeric.precision is not None and (numeric.scale or 0) <= _DECIMALS
+
+
 def kind_of(column: Column[Any]) -> Kind:
     """The kind of a column. TypeError: the API has no form for such a column; say which one."""
     if column.info.get("currency") or column.name == "currency":
         return CURRENCY
+    if isinstance(column.type, Numeric) and not _fits(column.type):
+        raise TypeError(f"column {column} may have more than four decimals: declare its scale")
     for sql_type, kind in _BY_TYPE:
         if isinstance(column.type, sql_type):
             return kind

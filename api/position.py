@@ -54,16 +54,13 @@ class Consistency:
     """What one snapshot contains. `read_at` is the database's clock when it was taken."""
 
     vector: PositionVector
+    token: str
+    """The position as text."""
     as_of: datetime | None
     read_at: datetime
     build: str
     change_counter: int
     partitions: tuple[PartitionState, ...]
-
-    @property
-    def token(self) -> str:
-        """The position as text."""
-        return str(self.vector)
 
     @property
     def lag_ms(self) -> int | None:
@@ -81,15 +78,7 @@ class Consistency:
 
     def generation(self, topics: Iterable[str]) -> str | None:
         """What the part after '@' is for these topics; None where an id is not known yet."""
-        wanted = set(topics)
-        named = [state for state in self.partitions if state.topic in wanted]
-        clusters = {state.cluster_id for state in named}
-        ids = {(state.topic, state.topic_id) for state in named}
-        known = [(topic, topic_id) for topic, topic_id in ids if topic_id is not None]
-        cluster = next(iter(clusters)) if len(clusters) == 1 else None
-        if cluster is None or len(known) < len(ids) or len(known) != len(wanted):
-            return None
-        return generation_of(cluster, known)
+        return _generation(self.partitions, topics)
 
 
 def consistency_of(
@@ -105,19 +94,12 @@ def consistency_of(
     Rows of topics that no stream names are left out: no reader can see their events.
     """
     ours = tuple(sorted((s for s in states if s.topic in topics), key=_place))
-    bare = Consistency(
-        vector=PositionVector({_place(state): state.next_offset for state in ours}),
-        as_of=_as_of(ours, topics),
-        read_at=read_at,
-        build=build,
-        change_counter=change_counter,
-        partitions=ours,
-    )
-    generation = bare.generation(bare.vector.topics())
-    vector = PositionVector(bare.vector.next_offsets, generation)
+    bare = PositionVector({_place(state): state.next_offset for state in ours})
+    vector = PositionVector(bare.next_offsets, _generation(ours, bare.topics()))
     return Consistency(
         vector=vector,
-        as_of=bare.as_of,
+        token=str(vector),
+        as_of=_as_of(ours, topics),
         read_at=read_at,
         build=build,
         change_counter=change_counter,
@@ -127,6 +109,18 @@ def consistency_of(
 
 def _place(state: PartitionState) -> Partition:
     return state.topic, state.partition
+
+
+def _generation(states: Sequence[PartitionState], topics: Iterable[str]) -> str | None:
+    wanted = set(topics)
+    named = [state for state in states if state.topic in wanted]
+    clusters = {state.cluster_id for state in named}
+    ids = {(state.topic, state.topic_id) for state in named}
+    known = [(topic, topic_id) for topic, topic_id in ids if topic_id is not None]
+    cluster = next(iter(clusters)) if len(clusters) == 1 else None
+    if cluster is None or len(known) < len(ids) or len(known) != len(wanted):
+        return None
+    return generation_of(cluster, known)
 
 
 def _as_of(states: Sequence[PartitionState], topics: Sequence[str]) -> datetime | None:

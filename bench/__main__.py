@@ -3,16 +3,25 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from bench import contestants, debezium, freshness, peers, report, serving, throughput
+from bench import (
+    contestants,
+    debezium,
+    freshness,
+    peers,
+    rebuild,
+    report,
+    serving,
+    throughput,
+)
 from bench.eventlog import EventLog, produce
 from bench.stage import Database, Stage
 
 RESULTS: Final = Path(__file__).with_name("RESULTS.md")
-PARTS: Final = ("ingest", "serving", "freshness")
+PARTS: Final = ("ingest", "serving", "freshness", "rebuild")
 SEED: Final = 20_260_101
 PARTITIONS: Final = 4
 
@@ -26,15 +35,36 @@ class Plan:
     serving_s: float
     rates: tuple[int, ...]
     probes: int
+    load: rebuild.Load
     full: bool
 
 
-QUICK: Final = Plan(events=20_000, rounds=1, serving_s=1.0, rates=(100,), probes=20, full=False)
+QUICK: Final = Plan(
+    events=20_000,
+    rounds=1,
+    serving_s=1.0,
+    rates=(100,),
+    probes=20,
+    load=rebuild.Load(events_per_s=200, queries_per_s=20, idle_s=5.0, after_s=3.0),
+    full=False,
+)
 USUAL: Final = Plan(
-    events=200_000, rounds=3, serving_s=4.0, rates=(100, 1000), probes=150, full=False
+    events=200_000,
+    rounds=3,
+    serving_s=4.0,
+    rates=(100, 1000),
+    probes=150,
+    load=rebuild.Load(),
+    full=False,
 )
 FULL: Final = Plan(
-    events=1_000_000, rounds=3, serving_s=8.0, rates=(100, 1000, 5000), probes=400, full=True
+    events=1_000_000,
+    rounds=3,
+    serving_s=8.0,
+    rates=(100, 1000, 5000),
+    probes=400,
+    load=rebuild.Load(idle_s=60.0),
+    full=True,
 )
 
 
@@ -47,8 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", choices=PARTS, action="append", help="one part; may be repeated")
     parser.add_argument("--events", type=int, help="another number of events")
     parser.add_argument("--debezium", action="store_true", help="Debezium without --full")
+    parser.add_argument("--rounds", type=int, help="another number of rounds")
+    parser.add_argument("--report", type=Path, default=RESULTS, help="where the tables go")
     options = parser.parse_args(arguments)
     plan = FULL if options.full else QUICK if options.quick else USUAL
+    plan = replace(plan, rounds=options.rounds or plan.rounds)
     tables = Benchmark(
         plan,
         events=options.events or plan.events,
@@ -57,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ).run()
     print("\n" + tables)
     if not options.quick:
-        RESULTS.write_text(tables)
+        options.report.write_text(tables)
 
 
 class Benchmark:
@@ -70,11 +103,13 @@ class Benchmark:
         self._events = events
         self._parts = parts
         self._with_debezium = with_debezium
+        self._beside: rebuild.BesideSample | None = None
 
     def run(self) -> str:
         """Everything that was asked for, as one document."""
         with Stage(partitions=PARTITIONS) as stage:
-            peers.prepare(stage)
+            if set(self._parts) != {"rebuild"}:
+                peers.prepare(stage)
             say(f"writing {self._events:,} events")
             log = produce(
                 stage.kafka.bootstrap_servers, stage.schema_ids, events=self._events, seed=SEED
@@ -82,6 +117,7 @@ class Benchmark:
             say(f"  {log.size_mb:.0f} MB in {len(log.next_offsets)} partitions")
             ingested = self._ingest(stage, log) if "ingest" in self._parts else []
             served, seen = self._read(stage, log)
+            rebuilt = self._rebuild(stage, log) if "rebuild" in self._parts else []
         conditions = report.Conditions(
             command=" ".join(["python -m bench", *sys.argv[1:]]),
             events=self._events,
@@ -92,7 +128,9 @@ class Benchmark:
             *([report.ingest_table(ingested, conditions)] if ingested else []),
             *([report.serving_table(served)] if served else []),
             *([report.freshness_table(seen)] if seen else []),
-            report.memory_table(ingested, served, seen),
+            *([report.rebuild_table(rebuilt, conditions)] if rebuilt else []),
+            *([report.beside_table(self._beside, self._plan.load)] if self._beside else []),
+            report.memory_table([*ingested, *rebuilt], served, seen),
         ]
         return report.document(tables, conditions)
 
@@ -110,7 +148,7 @@ class Benchmark:
     def _read(
         self, stage: Stage, log: EventLog
     ) -> tuple[list[list[serving.ServingSample]], list[list[freshness.FreshnessSample]]]:
-        wanted = [part for part in self._parts if part != "ingest"]
+        wanted = [part for part in self._parts if part not in ("ingest", "rebuild")]
         if not wanted:
             return [], []
         database = self._filled(stage, log)
@@ -118,6 +156,13 @@ class Benchmark:
             self._serve(stage, database) if "serving" in wanted else [],
             self._freshen(stage, log, database) if "freshness" in wanted else [],
         )
+
+    def _rebuild(self, stage: Stage, log: EventLog) -> list[list[throughput.Sample]]:
+        say("rebuild")
+        measured = [rebuild.alone(stage, log, say=say) for _ in range(self._plan.rounds)]
+        say("rebuild beside live load")
+        self._beside = rebuild.beside(stage, log, self._plan.load, say=say)
+        return measured
 
     def _filled(self, stage: Stage, log: EventLog) -> Database:
         """A database with the whole log in it, for readers."""

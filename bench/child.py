@@ -41,7 +41,7 @@ class Child:
         self, name: str, command: Sequence[str], *, environment: Mapping[str, str], log_path: Path
     ) -> None:
         self.name = name
-        self._log_path = log_path
+        self.log_path = log_path
         self.started_at = time.time()
         with log_path.open("wb") as log:
             self._popen = subprocess.Popen(
@@ -93,7 +93,7 @@ class Child:
 
     def report(self, what: str) -> str:
         """A sentence with the end of the log."""
-        with self._log_path.open("rb") as log:
+        with self.log_path.open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL_BYTES))
             tail = log.read().decode(errors="replace")
         return f"{self.name} {what}; the end of its log:\n{tail}"

@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 from bench.debezium import DEBEZIUM_VERSION
 from bench.freshness import BARE_LOOP, FreshnessSample
 from bench.peers import PEERS_LOCK
+from bench.rebuild import REBUILD, BesideSample, Load
 from bench.serving import STOCK, VIEWKEEPER, ServingSample
 from bench.stage import CHECKOUT
 from bench.stats import ratios, spread
@@ -161,6 +162,77 @@ def freshness_table(measured: Sequence[Sequence[FreshnessSample]]) -> Table:
         "viewkeeper, in the table for the bare loop (consume one, commit one, a reader polls).",
         ("events/s", "side", "p50 ms", "p99 ms", "p50 ÷ bare loop's", "p99 ÷ bare loop's"),
         tuple(rows),
+    )
+
+
+def rebuild_table(measured: Sequence[Sequence[Sample]], conditions: Conditions) -> Table:
+    """A rebuild alone, beside what one live worker reaches on the same backlog."""
+
+    def column(name: str, value: Callable[[Sample], float]) -> list[float]:
+        return _column(measured, name, lambda s: s.contestant, value)
+
+    worker = column(OURS, lambda s: s.rate)
+    rows = [
+        (
+            name,
+            spread(column(name, lambda s: s.rate)).text(0),
+            ratios(column(name, lambda s: s.rate), worker).text(),
+            spread(column(name, lambda s: s.rate_assigned)).text(0),
+            spread(column(name, lambda s: s.cpu_s)).text(1),
+            spread(column(name, lambda s: s.database_cpu_s or 0.0)).text(1),
+            spread(column(name, lambda s: s.peak_rss_mb)).text(0),
+        )
+        for name in (OURS, REBUILD)
+    ]
+    return Table(
+        "Rebuild alone",
+        f"{conditions.events:,} events in {conditions.partitions} partitions per topic. The live "
+        "worker: process start to last commit. The rebuild: process start to its end, with the "
+        "proof of every row and the swap. Beside it without start and end: once partitions were "
+        "assigned, and the bulk alone.",
+        (
+            "what",
+            "events/s",
+            "it ÷ live worker",
+            "events/s once assigned, in bulk",
+            "CPU s",
+            "database CPU s",
+            "peak RSS MB",
+        ),
+        tuple(rows),
+    )
+
+
+def beside_table(found: BesideSample, load: Load) -> Table:
+    """A rebuild, a swap and a rollback beside live ingest and queries: one run, its figures."""
+    rows = (
+        ("events rebuilt", f"{found.events:,}"),
+        ("from start to swapped", f"{found.seconds:,.0f} s, {found.rate:,.0f} events/s"),
+        ("live ingest meanwhile", f"{found.live_rate:,.0f} of {load.events_per_s:,} events/s"),
+        ("largest lag in an answer", f"{found.most_lag_ms:,} ms"),
+        ("queries", f"{found.queries:,}, from {found.swaps_seen} builds"),
+        ("failed", f"{found.failed:,}"),
+        ("answers that mix builds or moments", f"{found.mixed:,}"),
+        ("sessions that went back", f"{found.went_back:,}"),
+        ("p50 without the rebuild, with it", f"{found.p50_idle_ms:.1f}, {found.p50_ms:.1f} ms"),
+        ("p99 without the rebuild, with it", f"{found.p99_idle_ms:.1f}, {found.p99_ms:.1f} ms"),
+        ("p99 with it ÷ without", f"{found.p99_ms / found.p99_idle_ms:.2f}"),
+        ("p99 from the swap until after the rollback", f"{found.p99_swaps_ms:.1f} ms"),
+        (
+            "ingest waited at the swap, at the rollback",
+            f"{found.held_ms:.0f}, {found.rollback_held_ms:.0f} ms",
+        ),
+        ("events between proof and swap", f"{found.events_since_proof:,}"),
+        ("rows proved equal at the end", f"{found.rows_proved:,}"),
+        *(("problem", problem) for problem in found.problems),
+    )
+    return Table(
+        "Rebuild beside live load",
+        f"Live ingest at {load.events_per_s:,} events/s and {load.queries_per_s:,.0f} queries/s by "
+        "sessions that never accept to go back: rebuilt, verified, swapped, rolled back once it "
+        "had caught up, verified again. A query is timed from when it was due.",
+        ("what", "figure"),
+        rows,
     )
 
 

@@ -17,6 +17,7 @@ from psycopg import Connection
 
 from ingest.connect import APPLICATION, Session, connect
 from ingest.errors import FencedError
+from ingest.failpoints import IN_ASSIGN, reached
 from ingest.letters import Recorded, recorded
 from views.positions import Partition
 
@@ -96,10 +97,12 @@ def claim(
         )
         if lost:
             raise FencedError(lost)
-        return {
+        taken = {
             partition: _taken(connection, session, partition, rows.get(partition), broker)
             for partition, broker in sorted(brokers.items())
         }
+        reached(IN_ASSIGN)
+        return taken
 
 
 def _refuse_left_behind(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from ingest import failpoints
 from ingest.beside import Beside
 from ingest.claim import Observation
 from ingest.connect import Session
@@ -51,6 +52,7 @@ def run(
     RefusedError: going on would be wrong; the message says why and what to do. Outages of broker,
     registry and database are waited out.
     """
+    failpoints.arm(failpoints.parse(settings.failpoints), settings.failpoints_file)
     with ExitStack() as stack:
         status = Status()
         port = stack.enter_context(

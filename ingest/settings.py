@@ -6,12 +6,22 @@ becomes `sasl.username`. Options that the exactly-once commit rests on can't be 
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ingest import failpoints
 
 _KAFKA_PREFIX = "VIEWKEEPER_KAFKA_"
 _OWN_KAFKA_NAMES = {"VIEWKEEPER_KAFKA_BOOTSTRAP_SERVERS"}
@@ -80,6 +90,17 @@ class IngestSettings(BaseSettings):
     allow_unsafe_database: bool = Field(
         default=False, description="Accept a database that can lose commits that it acknowledged"
     )
+    failpoints_file: Path | None = Field(None, description="Where faults on purpose are noted")
+    failpoints: str = Field(
+        "", description="Faults on purpose, for tests of recovery: point:action:passing,..."
+    )
+
+    @field_validator("failpoints")
+    @classmethod
+    def _known_failpoints(cls, asked: str, info: ValidationInfo) -> str:
+        if failpoints.parse(asked) and info.data.get("failpoints_file") is None:
+            raise ValueError("needs VIEWKEEPER_FAILPOINTS_FILE, to note what happened")
+        return asked
 
     @model_validator(mode="before")
     @classmethod

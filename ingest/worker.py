@@ -34,6 +34,7 @@ from ingest.errors import (
     RefusedError,
     TransientError,
 )
+from ingest.failpoints import AFTER_DECODE, AFTER_POLL, IN_REVOKE, reached
 from ingest.fold import Advance, Folded, fold
 from ingest.letters import Recorded, as_recorded
 from ingest.metrics import METRICS
@@ -314,11 +315,13 @@ class Worker:
 
     def _take(self, records: list[Record]) -> None:
         """Decode records into the gather. What can't be decoded now is kept and tried again."""
-        self._undecoded = records
-        items = self._decoder.decode(records) if records else []
-        self._undecoded = []
-        if not items:
+        if not records:
             return
+        self._undecoded = records
+        reached(AFTER_POLL)
+        items = self._decoder.decode(records)
+        reached(AFTER_DECODE)
+        self._undecoded = []
         gather = self._gather
         if not gather.items:
             gather.since_s = self._clock()
@@ -575,6 +578,7 @@ class Worker:
         _log.info("revoked", partitions=sorted(partitions))
         # Only waited for: what has to follow from its outcome would meddle with this rebalance.
         self._await_write()
+        reached(IN_REVOKE)
         self._let_go(partitions)
 
     def _on_lost(self, partitions: Collection[Partition]) -> None:

@@ -20,6 +20,15 @@ from psycopg import Connection, Cursor
 from ingest.claim import Observation, note_ends
 from ingest.connect import Session
 from ingest.errors import FencedError, TransientError
+from ingest.failpoints import (
+    AFTER_AGGREGATES,
+    AFTER_BEGIN,
+    AFTER_COMMIT,
+    AFTER_STAGE,
+    AFTER_UPSERT,
+    BEFORE_COMMIT,
+    reached,
+)
 from ingest.fold import COUNTERS, Changes, Folded, Stored, reclassify
 from ingest.letters import list_applied
 from ingest.records import Dead, Key, Row
@@ -50,10 +59,12 @@ def write(
     with session.transaction() as connection:
         statements = session.statements
         stage(connection, statements, folded)
+        reached(AFTER_STAGE)
         with connection.pipeline():
             fences = _fence(connection, statements, folded, epochs)
             changed = _change_rows(connection, statements, folded)
         _expect_hit(fences)
+        reached(AFTER_AGGREGATES)
         before = {partition: list(counts) for partition, counts in folded.counters.items()}
         if reclassify(folded, changed.stored()):
             _correct_counters(connection, statements, folded, before)
@@ -63,6 +74,8 @@ def write(
         note_ends(connection, session.build, ends, epochs)
         if session.target is None:
             connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, _payload(session, folded)))
+        reached(BEFORE_COMMIT)
+    reached(AFTER_COMMIT)
 
 
 def apply(connection: Connection[Row], statements: Statements, folded: Folded) -> None:
@@ -91,6 +104,7 @@ def stage(connection: Connection[Row], statements: Statements, folded: Folded) -
         if changes.events:
             with connection.cursor() as cursor, cursor.copy(view.copy) as copy:
                 copy.set_types(view.staged_kinds)
+                reached(AFTER_BEGIN)
                 for row in _staged_rows(changes):
                     copy.write_row(row)
         if view.bury is not None and folded.removals:
@@ -174,6 +188,7 @@ def _change_rows(connection: Connection[Row], statements: Statements, folded: Fo
             if folded.changes[view.view.name].events:
                 changed.asked.append((view, connection.execute(view.ask)))
         _upsert(connection, statements, folded)
+        reached(AFTER_UPSERT)
         for aggregate in statements.aggregates:
             connection.execute(aggregate.add)
             connection.execute(aggregate.drop)

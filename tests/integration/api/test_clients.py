@@ -27,7 +27,14 @@ from views.positions import parse_position
 
 FOLLOWED = "o001"
 SHOP = Shop([*busy_shop(orders=40).orders, order("z", status="SHIPPED")])
-SCRIPTS = ("graphql-ws", "graphql-sse", "urql", "apollo", "relay")
+SCRIPTS = {
+    "apollo": "apollo.mjs",
+    "gql": "follow_gql.py",
+    "graphql-sse": "graphql-sse.mjs",
+    "graphql-ws": "graphql-ws.mjs",
+    "relay": "relay.mjs",
+    "urql": "urql.mjs",
+}
 CACHING = ("apollo", "relay")
 STATES = ["PLACED", "CONFIRMED", "SHIPPED", "DELIVERED"]
 
@@ -36,7 +43,7 @@ STATES = ["PLACED", "CONFIRMED", "SHIPPED", "DELIVERED"]
 class Story:
     """What one client told, until it told something wrong."""
 
-    script: str
+    name: str
     client: Client
     pages: dict[str, list[str]] = field(default_factory=dict)
     filtered: list[str] = field(default_factory=list)
@@ -57,14 +64,14 @@ class Story:
         """Pages and filter, which it does by itself."""
         self.pages = self.client.says("pages")
         self.filtered = self.client.says("filter")["ids"]
-        if self.script == "relay":
+        if self.name == "relay":
             assert self.client.says("node")["orderId"] == FOLLOWED
 
     def hear(self) -> None:
         """One result of the live query, and what its cache then shows."""
         self.live.append(self.client.says("live"))
         # Relay says when its store changes; the first result changes nothing.
-        if self.script == "apollo" or (self.script == "relay" and len(self.live) > 1):
+        if self.name == "apollo" or (self.name == "relay" and len(self.live) > 1):
             self.cached.append(self.client.says("cache")["status"])
 
 
@@ -122,13 +129,11 @@ def stories(
     shopkeeper = Shopkeeper(server, shared_database)
     with ExitStack() as running:
         told = {
-            script: Story(
-                script,
-                running.enter_context(
-                    clients.start(f"{script}.mjs", server.base, errors=folder / script)
-                ),
+            name: Story(
+                name,
+                running.enter_context(clients.start(script, server.base, errors=folder / name)),
             )
-            for script in SCRIPTS
+            for name, script in SCRIPTS.items()
         }
 
         def all_go_on(step: Callable[[Story], None]) -> int:
@@ -151,11 +156,11 @@ def stories(
         yield told
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_a_client_pages_filters_and_follows_through_restarts(
-    stories: dict[str, Story], script: str
+    stories: dict[str, Story], name: str
 ) -> None:
-    story = stories[script]
+    story = stories[name]
     if story.failure is not None:
         raise story.failure
     wanted = sorted(row["order_id"] for row in SHOP.visible)
@@ -166,7 +171,7 @@ def test_a_client_pages_filters_and_follows_through_restarts(
     assert [each["status"] for each in story.live] == STATES, "each state once, the last one too"
     positions = [parse_position(each["position"]) for each in story.live]
     assert all(b.includes(a) for a, b in pairwise(positions))
-    if script in CACHING:
+    if name in CACHING:
         assert story.cached == STATES[-len(story.cached) :]
         assert len(story.cached) >= len(STATES) - 1
 

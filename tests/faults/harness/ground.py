@@ -30,6 +30,7 @@ from views import CATALOGUE
 
 HEALED_S: Final = SESSION_TIMEOUT_S + 30.0
 """I8: lag 0 within session timeout + 30 s of healing."""
+FAILPOINTS_FILE: Final = "failpoints"
 Positions = Mapping[tuple[str, int], int]
 
 
@@ -99,6 +100,25 @@ class Ground:
 
     def worker(self, **settings: str) -> WorkerProcess:
         """Start another worker; settings by their names without `VIEWKEEPER_`."""
+        worker = self._made(settings)
+        worker.start()
+        return worker
+
+    def doomed(self, failpoints: str, **settings: str) -> WorkerProcess:
+        """Start another worker that meets faults on purpose, and may be gone before it answers."""
+        evidence = str(self._folder / FAILPOINTS_FILE)
+        armed = {"FAILPOINTS": failpoints, "FAILPOINTS_FILE": evidence}
+        worker = self._made(settings | armed)
+        worker.process.start()
+        return worker
+
+    def met(self, worker: WorkerProcess) -> list[str]:
+        """The faults that a doomed worker met, as `point:action:passing`, in their order."""
+        file = self._folder / FAILPOINTS_FILE
+        lines = [line.split() for line in file.read_text().splitlines()] if file.exists() else []
+        return [":".join(words) for pid, *words in lines if int(pid) == worker.process.pid]
+
+    def _made(self, settings: Mapping[str, str]) -> WorkerProcess:
         worker = WorkerProcess(
             f"{len(self.workers) + 1}",
             self._folder,
@@ -112,7 +132,6 @@ class Ground:
             },
         )
         self.workers.append(worker)
-        worker.start()
         return worker
 
     def alive(self) -> list[WorkerProcess]:

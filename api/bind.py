@@ -24,6 +24,7 @@ from api.page import (
     PageSizes,
     beyond_sql,
     order_of,
+    upto_sql,
     window_of,
 )
 from api.plan import Asking, ById, OneByKey, ToMany
@@ -44,12 +45,19 @@ class IdsShape(NamedTuple):
     width: int
 
 
+class PlaceShape(NamedTuple):
+    """A cursor: what lies beyond it, and what up to it. Both have the same values."""
+
+    beyond: str
+    upto: str
+
+
 class PageShape(NamedTuple):
     """What of a connection's arguments is in the SQL's text. A condition has one `%s` per value."""
 
     where: str
-    after: str | None
-    before: str | None
+    after: "PlaceShape | None"
+    before: "PlaceShape | None"
     order: Order
     size: int
     backward: bool
@@ -143,16 +151,24 @@ def _page(field: ToMany, given: Mapping[str, Any], sizes: PageSizes) -> Bound:
     window = window_of(target, order, arguments=arguments, scope=scope, sizes=sizes)
     table = alias(field.number)
     where = sql_of(condition, table)
-    places = [(window.after, True), (window.before, False)]
-    after, before = (
-        beyond_sql(target, order, cursor=cursor, table=table, after=side) if cursor else None
-        for cursor, side in places
-    )
-    values = tuple(_wire(piece for piece in (where, after, before) if piece))
+    pieces = [where]
+
+    def place(cursor: Cursor | None, *, after: bool) -> PlaceShape | None:
+        if cursor is None:
+            return None
+        beyond, upto = (
+            side(target, order, cursor=cursor, table=table, after=after)
+            for side in (beyond_sql, upto_sql)
+        )
+        pieces.append(beyond)
+        return PlaceShape(beyond.text, upto.text)
+
+    after, before = place(window.after, after=True), place(window.before, after=False)
+    values = tuple(_wire(pieces))
     shape = PageShape(
         where=where.text,
-        after=after.text if after else None,
-        before=before.text if before else None,
+        after=after,
+        before=before,
         order=order,
         size=window.size,
         backward=window.backward,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Final
 
-from api.bind import IdsShape, PageShape, Shape, alias
+from api.bind import IdsShape, PageShape, PlaceShape, Shape, alias
 from api.declare import Relation, ViewField, ViewType
 from api.kinds import Kind, kind_of
 from api.page import order_sql
@@ -193,14 +193,14 @@ class _Connection:
         self._target = field.connection.target
         self._at = alias(field.number)
         values = compiler.values(field.ask.number)
-        self._where = _numbered(shape.where, values)
-        self._after = _numbered(shape.after, values)
-        self._before = _numbered(shape.before, values)
+        where = _numbered(shape.where, values)
+        self._after = _placed(shape.after, values)
+        self._before = _placed(shape.before, values)
         relation = field.connection.relation
         self._fixed = [
             *(_joins(relation, field.number, around) if relation and around is not None else ()),
             *visible(self._target, self._at),
-            self._where,
+            where,
         ]
         self._rows: list[str] = []
         self._shows_ends = False
@@ -264,9 +264,9 @@ class _Connection:
             case "endCursor":
                 return self._end(nearest=backward)
             case "hasNextPage":
-                return self._more(beyond_page=not backward, left_out=self._before)
+                return self._more(beyond_page=not backward, left_out=self._before, back=False)
             case _:
-                return self._more(beyond_page=backward, left_out=self._after)
+                return self._more(beyond_page=backward, left_out=self._after, back=True)
 
     def _end(self, *, nearest: bool) -> Parts:
         """The cursor of the page's first row or of its last, as they were found."""
@@ -276,20 +276,23 @@ class _Connection:
         which = "1" if nearest else f"least(p.found, {self._shape.size})"
         return [Expression(f"coalesce('\"' || p.places[{which}] || '\"', 'null')")]
 
-    def _more(self, *, beyond_page: bool, left_out: str) -> Parts:
+    def _more(self, *, beyond_page: bool, left_out: PlaceShape | None, back: bool) -> Parts:
         """Whether there are rows past the page's far end, or on the other side of a cursor."""
         ways = []
         if beyond_page:
             self._looks_further = True
             ways.append(f"p.found > {self._shape.size}")
         if left_out:
-            ways.append(f"EXISTS (SELECT 1{self._from([f'NOT {left_out}'])})")
+            # In the order, or PostgreSQL hopes to meet one soon, and reads a large table whole.
+            order = order_sql(self._shape.order, self._at, backward=back).text
+            nearest = f"SELECT 1{self._from([left_out.upto])} ORDER BY {order} LIMIT 1"
+            ways.append(f"(SELECT count(*) > 0 FROM ({nearest}) AS x)")
         return [Expression(f"({' OR '.join(ways)})")] if ways else ["false"]
 
     def _page_sql(self) -> str:
         """What is asked of the page: its rows are found, numbered, written, and put together."""
         shape, at = self._shape, self._at
-        beyond = [each for each in (self._after, self._before) if each]
+        beyond = [each.beyond for each in (self._after, self._before) if each]
         order = order_sql(shape.order, at, backward=shape.backward).text
         limit = shape.size + self._looks_further
         found = f"SELECT {at}.*{self._from(beyond)} ORDER BY {order} LIMIT {limit}"
@@ -342,9 +345,16 @@ def _where(conditions: Iterable[str]) -> str:
     return f" WHERE {' AND '.join(conditions)}"
 
 
-def _numbered(condition: str | None, values: Iterator[str]) -> str:
-    """A condition with the places of its values; empty where there is none."""
-    first, *rest = (condition or "").split("%s")
+def _placed(place: PlaceShape | None, values: Iterator[str]) -> PlaceShape | None:
+    if place is None:
+        return None
+    known = [next(values) for _ in range(place.beyond.count("%s"))]
+    return PlaceShape(*(_numbered(side, iter(known)) for side in place))
+
+
+def _numbered(condition: str, values: Iterator[str]) -> str:
+    """A condition with the places of its values."""
+    first, *rest = condition.split("%s")
     pieces = [first, *(f"{next(values)}{piece}" for piece in rest)]
     return "".join(pieces).replace("%%", "%")
 

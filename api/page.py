@@ -193,21 +193,34 @@ def beyond_sql(
     """That a row lies strictly after (or before) a cursor in the order; true without a cursor."""
     if cursor is None:
         return TRUE
+    names, values = _compared(view_type, order, cursor=cursor, table=table)
     signs = [">" if term.descending != after else "<" for term in order]
-    names = [column(table, term.column) for term in order]
-    values = [
-        Sql(f"%s::{view_type.fields[term.column].kind.sql}", (value,))
-        for term, value in zip(order, cursor.key, strict=True)
-    ]
     if len(set(signs)) == 1:
         return _row_compare(names, signs[0], values=values)
     return _mixed_compare(names, signs, values=values)
 
 
 def upto_sql(view_type: ViewType, order: Order, *, cursor: Cursor, table: str, after: bool) -> Sql:
-    """That a row lies at a cursor or on its other side: what `beyond_sql` leaves out."""
-    beyond = beyond_sql(view_type, order, cursor=cursor, table=table, after=after)
-    return text("NOT ") + beyond
+    """That a row lies at a cursor or on its other side: what `beyond_sql` leaves out.
+
+    It has the same values in the same places.
+    """
+    names, values = _compared(view_type, order, cursor=cursor, table=table)
+    signs = ["<" if term.descending != after else ">" for term in order]
+    if len(set(signs)) == 1:
+        return _row_compare(names, f"{signs[0]}=", values=values)
+    return text("NOT ") + beyond_sql(view_type, order, cursor=cursor, table=table, after=after)
+
+
+def _compared(
+    view_type: ViewType, order: Order, *, cursor: Cursor, table: str
+) -> tuple[list[str], list[Sql]]:
+    names = [column(table, term.column) for term in order]
+    values = [
+        Sql(f"%s::{view_type.fields[term.column].kind.sql}", (value,))
+        for term, value in zip(order, cursor.key, strict=True)
+    ]
+    return names, values
 
 
 def _row_compare(names: list[str], sign: str, *, values: list[Sql]) -> Sql:

@@ -88,9 +88,12 @@ def any_beyond(
     """Whether, per parent, a row lies at the cursor or on the side that the page leaves out."""
     there = upto_sql(listing.target, listing.order, cursor=cursor, table="t", after=after)
     return (
-        text(f"SELECT p.n AS {PARENT}, EXISTS (SELECT 1")
+        text(f"SELECT p.n AS {PARENT}, (SELECT count(*) > 0 FROM (SELECT 1")
         + _from_where(build, listing, [there])
-        + text(") AS found FROM ")
+        # In the order, or PostgreSQL hopes to meet one soon, and reads a large table whole.
+        + text(" ORDER BY ")
+        + order_sql(listing.order, "t", backward=after)
+        + text(" LIMIT 1) AS c) AS found FROM ")
         + _parents(listing, parents)
     )
 

@@ -15,7 +15,7 @@ from api.execute import Answer, Executor, GraphQLRequest
 from api.limits import Limits
 from api.page import PageSizes
 from api.read import Reader, ReaderOptions
-from api.route import Routes, Way
+from api.route import Compiled, Routes, Way
 from api.schema import TYPES
 from api.waiting import Movements
 from views import CATALOGUE
@@ -56,7 +56,9 @@ class Both:
         self._heard: list[str] = []
         options = ReaderOptions(dsn=dsn, topics=CATALOGUE.topics, connections=2)
         self._reader = Reader(options, observe=self._heard.append)
-        documents = Documents(schema, introspection=True, limits=LIMITS, sizes=SIZES)
+        documents = self._documents = Documents(
+            schema, introspection=True, limits=LIMITS, sizes=SIZES
+        )
         self.routes = Routes(schema, TYPES, sizes=SIZES, count_cap=COUNT_CAP)
 
         def executor(routes: Routes | None) -> Executor:
@@ -91,6 +93,13 @@ class Both:
         """Both answers."""
         request = GraphQLRequest(query=query, variables=variables, caller=caller, timeout_ms=0)
         return self._runner.run(self._ask(request))
+
+    def statement(self, query: str, variables: Mapping[str, Any]) -> tuple[str, list[Any]]:
+        """The compiled statement on the first build, and its values."""
+        operation = self._documents.operation(query, None, only_query=True, variables=variables)
+        compiled = self.routes.route(operation, variables, None)
+        assert isinstance(compiled, Compiled)
+        return compiled.statement("build_1")
 
     async def _ask(self, request: GraphQLRequest) -> Pair:
         plain = await self._plain.run(request, request_id="same")

@@ -115,7 +115,7 @@ MUTANTS: Final[Mapping[str, Patch]] = {
     "rows behind a cursor forgotten": (
         route,
         "compiled",
-        _replaced("EXISTS (SELECT 1", "EXISTS (SELECT 1 LIMIT 0) AND EXISTS (SELECT 1"),
+        _replaced("SELECT count(*) > 0 FROM", "SELECT count(*) > 1 FROM"),
     ),
     "a count without its cap": (
         route,

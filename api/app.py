@@ -193,6 +193,8 @@ async def _graphql(request: Request) -> Response:
     answer: Answer = request.state.answer
     service.metrics.operations.labels(answer.outcome).inc()
     service.metrics.operation_statements.observe(answer.statements)
+    if answer.way is not None:
+        service.metrics.operation_ways.labels(answer.way).inc()
     return response
 
 

@@ -19,6 +19,7 @@ class Metrics:
     request_seconds: Histogram = field(init=False)
     operations: Counter = field(init=False)
     operation_statements: Histogram = field(init=False)
+    operation_ways: Counter = field(init=False)
     sockets: Gauge = field(init=False)
     live_followers: Gauge = field(init=False)
     live_queries: Gauge = field(init=False)
@@ -42,6 +43,12 @@ class Metrics:
                 "viewkeeper_api_operations_total",
                 "GraphQL operations, by outcome: ok, or the code of the first error.",
                 ("outcome",),
+                registry=self.registry,
+            ),
+            "operation_ways": Counter(
+                "viewkeeper_api_operation_ways_total",
+                "GraphQL operations, by how they were answered: compiled, or why not.",
+                ("way",),
                 registry=self.registry,
             ),
             "operation_statements": Histogram(

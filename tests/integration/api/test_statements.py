@@ -52,3 +52,12 @@ def test_what_is_refused_goes_the_plain_way_and_costs_statements_by_level(
 def test_the_schema_is_told_without_the_database(api: Api) -> None:
     api.data("{ __schema { queryType { name } } __typename }")
     assert api.statements == []
+
+
+def test_how_operations_are_answered_is_counted(api: Api) -> None:
+    api.data("{ position { token } }")
+    api.answer(REFUSED, first=1)
+    api.data("{ __schema { queryType { name } } position { token } }")
+    text = api.client.get("/metrics").text
+    for way in ("compiled", "refused arguments", "introspection"):
+        assert f'viewkeeper_api_operation_ways_total{{way="{way}"}} 1.0' in text

@@ -1,7 +1,7 @@
 # What one does here. `make` alone lists it.
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt bench proof soak migration schema lock clean
+.PHONY: help setup demo test check fmt bench proof mutants soak migration schema lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -52,6 +52,9 @@ proof: $(READY) ## the long runs, by hand
 soak: $(READY) ## faults every 10-20 s under load; MINUTES=10 SEED=1 BROKERS=1
 	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1) \
 		--brokers $(or $(BROKERS),1) $(ARGS)
+
+mutants: $(READY) ## seeded bugs, each of which a test must find
+	$(BIN)/python -m tests.faults.mutants $(ARGS)
 
 migration: $(READY) ## a new migration from what changed in views/: M="add product sales"
 	$(if $(M),,echo 'make migration M="what it does"' >&2; exit 2)

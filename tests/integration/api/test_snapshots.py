@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import psycopg
+import pytest
 
 from tests.fixtures.databases import Database
 from tests.integration.api.conftest import Api
@@ -53,9 +54,11 @@ def _writer(dsn: str) -> Iterator[threading.Event]:
         thread.join()
 
 
+@pytest.mark.parametrize("way", ["compiled", "plain"])
 def test_every_answer_is_one_snapshot_of_all_views_while_money_moves(
-    api: Api, database: Database
+    way: str, api: Api, database: Database
 ) -> None:
+    query = ALL if way == "compiled" else f"{ALL.rstrip()[:-1]} __schema {{ description }} }}"
     stock(database.dsn, Shop([order(f"o{n}", amount=Decimal(1000)) for n in range(5)]))
     with psycopg.connect(database.dsn) as connection:
         insert(connection, "positions", [position("orders", 0, 1)])
@@ -63,7 +66,7 @@ def test_every_answer_is_one_snapshot_of_all_views_while_money_moves(
     with _writer(database.dsn) as moved:
         assert moved.wait(30)
         for _ in range(40):
-            body = api.answer(ALL)
+            body = api.answer(query)
             data = body["data"]
             total = _sum(data["orders"]["nodes"], "amount")
             (of_customer,) = data["customerTotals"]["nodes"]

@@ -143,6 +143,20 @@ def test_an_order_is_kept_with_every_field_and_where_it_came_from(shop: Shop) ->
     )
 
 
+def test_amounts_are_exact_to_the_last_of_eighteen_digits(shop: Shop) -> None:
+    most = 10**18 - 1
+    items = [{"sku": "a", "quantity": 1, "unit_price": money(most)}]
+    event = shop.order(amount=money(most), discount=money(-most), items=items, currency="EUR")
+    assert shop.tell(event) == {"applied": 1}
+    largest = Decimal("99999999999999.9999")
+    assert shop.row("amount, discount, outstanding") == (largest, -largest, 2 * largest)
+    assert shop.row("items->0->>'unit_price'") == (str(largest),)
+    paid = {"amount": money(most), "refunded_amount": money(1)}
+    payment = shop.payment(currency="EUR", **paid)
+    assert shop.tell(payment) == {"applied": 1}
+    assert shop.row("paid, refunded") == (largest, Decimal("0.0001"))
+
+
 def test_the_same_event_twice_changes_nothing(shop: Shop) -> None:
     assert shop.tell(shop.order()) == {"applied": 1}
     before = shop.row("version, source_offset, amount")

@@ -123,7 +123,7 @@ class KafkaCluster:
         program: JavaProgram | None = None,
         niceness: int = 0,
     ) -> None:
-        self.cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        self.cluster_id = new_cluster_id()
         self.home = Path(tempfile.mkdtemp(prefix="viewkeeper-kafka-"))
         self._program = program
         self._say = say
@@ -275,6 +275,14 @@ class KafkaCluster:
             niceness=self._niceness,
         )
         return OwnedProcess(program, home / log)
+
+
+def new_cluster_id() -> str:
+    """An id as Kafka makes them: never with a dash first, which its tools take for an option."""
+    while True:
+        made = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not made.startswith("-"):
+            return made
 
 
 def _live_brokers(admin: AdminClient) -> int:

@@ -175,7 +175,7 @@ class Benchmark:
         return serving.rounds(
             stage,
             database,
-            serving.SERVICES,
+            serving.services(),
             serving.shapes(database, full=self._plan.full),
             count=self._plan.rounds,
             seconds=self._plan.serving_s,

@@ -18,7 +18,7 @@ from bench.debezium import DEBEZIUM_VERSION
 from bench.freshness import BARE_LOOP, FreshnessSample
 from bench.peers import PEERS_LOCK
 from bench.rebuild import REBUILD, BesideSample, Load
-from bench.serving import STOCK, VIEWKEEPER, ServingSample
+from bench.serving import SERVICES, VIEWKEEPER, ServingSample
 from bench.stage import CHECKOUT
 from bench.stats import ratios, spread
 from bench.throughput import Sample
@@ -131,8 +131,8 @@ def serving_table(measured: Sequence[Sequence[ServingSample]]) -> Table:
             )
     return Table(
         "Serving",
-        f"16 connections, one server process each. {OURS}: {VIEWKEEPER.does}. "
-        f"{STOCK.name}: {STOCK.does}.",
+        "16 connections, one server process each. "
+        + " ".join(f"{service.name}: {service.does}." for service in SERVICES),
         ("query", "service", "requests/s", "viewkeeper ÷ it", "p50 ms", "p99 ms", "answer bytes"),
         tuple(rows),
     )

@@ -1,11 +1,12 @@
-"""Serving: the same queries at 16 connections to the API and to a stock Strawberry service.
+"""Serving: the same queries at 16 connections to the API, to stock Strawberry, and to PostGraphile.
 
 One server process each on the same database, rounds in turn. Another service joins by a line in
-`SERVICES`: it needs a command and the same field names, or queries of its own.
+`SERVICES`: it needs a command and the same field names, or a dialect of its own.
 """
 
 import http.client
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ from typing import Any, Final
 
 import psycopg
 
+from bench import node_peers
 from bench.child import Child, ChildFailedError, memory_mb
 from bench.load import Job, Result, run
 from bench.peers import peers_python
@@ -27,21 +29,56 @@ SAMPLED_ORDERS: Final = 500
 STOCK_DATABASE_VARIABLE: Final = "BENCH_STOCK_DATABASE_URL"
 
 _ROW: Final = (
-    "orderId version status customerId currency amount discount items { sku quantity unitPrice }"
+    "orderId version status customerId currency amount discount"
     " paid refunded outstanding placedAt updatedAt"
 )
-_PAYMENTS: Final = (
-    " payments(first: 20) { nodes { paymentId status amount refundedAmount method occurredAt } }"
+_PAYMENT: Final = "nodes { paymentId status amount refundedAmount method occurredAt }"
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a service spells the same queries. `{fields}` and `{size}` are put in."""
+
+    one: str
+    page: str
+    items: str
+    payments: str
+
+
+OURS: Final = Dialect(
+    one="query One($id: String!) {{ order(orderId: $id) {{ {fields} }} }}",
+    page="query Page($status: OrderStatus!) {{"
+    " orders(first: {size}, where: {{status: {{eq: $status}}}})"
+    " {{ nodes {{ {fields} }} pageInfo {{ hasNextPage endCursor }} }} }}",
+    items="items { sku quantity unitPrice }",
+    payments=f"payments(first: 20) {{ {_PAYMENT} }}",
+)
+POSTGRAPHILES: Final = Dialect(
+    one="query One($id: String!) {{ order: orderByOrderId(orderId: $id) {{ {fields} }} }}",
+    page="query Page($status: String!) {{"
+    " orders: allOrders(first: {size}, condition: {{status: $status, visible: true}})"
+    " {{ nodes {{ {fields} }} pageInfo {{ hasNextPage endCursor }} }} }}",
+    items="items",
+    payments=f"payments: paymentsByOrderId(first: 20) {{ {_PAYMENT} }}",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A kind of query: its name, its bodies (asked in turn), and the rows of each answer."""
+    """A kind of query: its name, the variables asked with in turn, and the rows of each answer."""
 
     name: str
-    bodies: tuple[str, ...]
+    variables: tuple[Mapping[str, str], ...]
     rows: int
+    with_payments: bool = False
+
+    def bodies(self, dialect: Dialect) -> tuple[str, ...]:
+        """The bodies of its requests."""
+        more = [dialect.payments] if self.with_payments else []
+        fields = " ".join([_ROW, dialect.items, *more])
+        template = dialect.one if self.rows == 1 else dialect.page
+        query = template.format(fields=fields, size=self.rows)
+        return tuple(_body(query, each) for each in self.variables)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +90,31 @@ class Service:
     command: Callable[[int], list[str]]
     settings: Callable[[Database, int], Mapping[str, str]]
     path: str = "/graphql"
+    dialect: Dialect = OURS
+
+
+def _api_settings(database: Database, port: int) -> Mapping[str, str]:
+    return {
+        "VIEWKEEPER_DATABASE_URL": database.dsn,
+        "VIEWKEEPER_API_DATABASE_URL": database.reader_dsn,
+        "VIEWKEEPER_API_HOST": LOOPBACK,
+        "VIEWKEEPER_API_PORT": str(port),
+        "VIEWKEEPER_API_PAGE_MOST": "1000",
+    }
 
 
 VIEWKEEPER: Final = Service(
     name="viewkeeper",
     does="consistency labels and the position of its snapshot in every answer",
     command=lambda _: [str(script("viewkeeper")), "api"],
-    settings=lambda database, port: {
-        "VIEWKEEPER_DATABASE_URL": database.dsn,
-        "VIEWKEEPER_API_DATABASE_URL": database.reader_dsn,
-        "VIEWKEEPER_API_HOST": LOOPBACK,
-        "VIEWKEEPER_API_PORT": str(port),
-        "VIEWKEEPER_API_PAGE_MOST": "1000",
-    },
+    settings=_api_settings,
+)
+
+UNLABELLED: Final = Service(
+    name="viewkeeper without labels",
+    does="the same, but for the labels: no mode of the product",
+    command=lambda _: [sys.executable, "-m", "bench.unlabelled"],
+    settings=_api_settings,
 )
 
 STOCK: Final = Service(
@@ -79,7 +128,27 @@ STOCK: Final = Service(
     path="/graphql/",
 )
 
-SERVICES: Final = (VIEWKEEPER, STOCK)
+POSTGRAPHILE: Final = Service(
+    name="PostGraphile",
+    does="version 5 with its Amber preset, `items` whole, no labels",
+    command=lambda _: node_peers.command(),
+    settings=lambda database, port: {
+        "BENCH_POSTGRAPHILE_DATABASE_URL": database.dsn,
+        "BENCH_PORT": str(port),
+        "GRAPHILE_ENV": "production",
+        "NODE_ENV": "production",
+    },
+    dialect=POSTGRAPHILES,
+)
+
+
+SERVICES: Final = (VIEWKEEPER, STOCK, POSTGRAPHILE, UNLABELLED)
+
+
+def services() -> tuple[Service, ...]:
+    """Those that this machine can run."""
+    has_node = node_peers.prepare()
+    return tuple(each for each in SERVICES if has_node or each is not POSTGRAPHILE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,29 +228,20 @@ def shapes(database: Database, *, full: bool) -> list[Shape]:
             )
         }
 
-    def page(name: str, size: int, fields: str) -> Shape:
+    def page(name: str, size: int, *, with_payments: bool = False) -> Shape:
         enough = sorted(status for status, rows in statuses.items() if rows >= size)
         if not enough:
             raise RuntimeError(f"no status has {size} orders: the log is too short for {name}")
-        return _page(name, size, fields, enough)
+        variables = tuple({"status": status} for status in enough)
+        return Shape(name, variables, size, with_payments)
 
-    one = f"query One($id: String!) {{ order(orderId: $id) {{ {_ROW} }} }}"
     found = [
-        Shape("one row", tuple(_body(one, {"id": order_id}) for order_id in ids), 1),
-        page("20 rows", 20, _ROW),
-        page("100 rows", 100, _ROW),
-        page("100 rows with payments", 100, _ROW + _PAYMENTS),
+        Shape("one row", tuple({"id": order_id} for order_id in ids), 1),
+        page("20 rows", 20),
+        page("100 rows", 100),
+        page("100 rows with payments", 100, with_payments=True),
     ]
-    return [*found, page("1,000 rows", 1000, _ROW)] if full else found
-
-
-def _page(name: str, size: int, fields: str, statuses: Sequence[str]) -> Shape:
-    query = (
-        "query Page($status: OrderStatus!) {"
-        f" orders(first: {size}, where: {{status: {{eq: $status}}}})"
-        f" {{ nodes {{ {fields} }} pageInfo {{ hasNextPage endCursor }} }} }}"
-    )
-    return Shape(name, tuple(_body(query, {"status": status}) for status in statuses), size)
+    return [*found, page("1,000 rows", 1000)] if full else found
 
 
 def _body(query: str, variables: Mapping[str, Any]) -> str:
@@ -219,7 +279,7 @@ def _sample(at: Running, shape: Shape, seconds: float, say: Say) -> ServingSampl
         host=LOOPBACK,
         port=at.port,
         path=at.service.path,
-        bodies=shape.bodies,
+        bodies=shape.bodies(at.service.dialect),
         marker='"orderId"',
         rows=shape.rows,
         seconds=seconds,

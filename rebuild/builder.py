@@ -182,6 +182,11 @@ class Builder:
             raise RefusedError("; ".join(sorted(self._status.refused.values())))
 
     @property
+    def positions(self) -> Mapping[Partition, int]:
+        """How far it has come, per partition; one that it has not taken yet is at 0."""
+        return dict.fromkeys(self._partitions, 0) | self._worker.positions()
+
+    @property
     def waiting_for(self) -> str | None:
         """What is away, if anything is."""
         return self._status.waiting_for

@@ -170,15 +170,30 @@ def begin_at(
         )
 
 
-def letters(connection: Connection[Row], topic_ids: Sequence[str]) -> Letters:
-    """Every dead letter on record of these topics, whatever its state."""
+def letters(
+    connection: Connection[Row],
+    topic_ids: Sequence[str],
+    *,
+    above: Mapping[Partition, int] | None = None,
+) -> Letters:
+    """Every dead letter on record of these topics, whatever its state.
+
+    With `above` only those from these offsets on, of the partitions that it names.
+    """
     found: dict[Partition, dict[int, Reason]] = {}
-    rows = connection.execute(
-        'SELECT topic, partition, "offset", reason FROM ingest.dead_letters'
-        " WHERE topic_id = ANY (%s)",
-        (list(topic_ids),),
-    )
-    for topic, partition, offset, reason in rows:
+    query = 'SELECT d.topic, d.partition, d."offset", d.reason FROM ingest.dead_letters d'
+    where = " WHERE d.topic_id = ANY (%s)"
+    values: list[object] = [list(topic_ids)]
+    if above is not None:
+        query += (
+            " JOIN unnest(%s::text[], %s::int[], %s::bigint[]) AS p (topic, partition, first)"
+            ' ON p.topic = d.topic AND p.partition = d.partition AND d."offset" >= p.first'
+        )
+        places = sorted((topic, number, first) for (topic, number), first in above.items())
+        values = [*(list(column) for column in zip(*places, strict=True)), *values]
+        if not places:
+            return found
+    for topic, partition, offset, reason in connection.execute(query + where, values):
         found.setdefault((topic, partition), {})[offset] = Reason(reason)
     return found
 

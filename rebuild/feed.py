@@ -5,8 +5,9 @@ position to stop at are kept, not dropped, so that going on from there needs no 
 dead letters that are on record go by their state: `Withheld` leaves them out before decoding.
 """
 
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from ingest.claim import BrokerView
 from ingest.consume import Log
@@ -18,11 +19,17 @@ from views import CATALOGUE
 from views.positions import Partition
 
 Partitions = Collection[Partition]
+_KEPT_MOST: Final = 20_000
+"""Records of a partition that are kept behind the end before it is held back."""
 
 
 def open_log(settings: IngestSettings) -> Log:
     """The topics of the catalogue, read outside the workers' group."""
-    options = {**settings.consumer_options(), "group.id": f"{settings.group_id}-rebuild"}
+    options = {
+        "fetch.wait.max.ms": "50",  # a swap waits for the last few events
+        **settings.consumer_options(),
+        "group.id": f"{settings.group_id}-rebuild",
+    }
     options.pop("group.instance.id", None)
     return Log(options, settings.admin_options(), CATALOGUE.topics)
 
@@ -33,7 +40,8 @@ class Feed:
     def __init__(self, log: Log, until: Mapping[Partition, int]) -> None:
         self._log = log
         self._until = dict(until)
-        self._held: dict[Partition, list[Record]] = {}
+        self._held: dict[Partition, deque[Record]] = {}
+        self._full: set[Partition] = set()
         self.fenced = False
         self.assigned: Callable[[Partitions], None] = _ignore
         self.revoked: Callable[[Partitions], None] = _ignore
@@ -61,24 +69,30 @@ class Feed:
         for record in self._log.poll(limit, timeout_s):
             partition = (record.topic, record.partition)
             if partition in self._held or record.offset >= self._end(partition):
-                if partition not in self._held:
-                    self._log.pause([partition])
-                self._held.setdefault(partition, []).append(record)
+                self._keep(partition, record)
             else:
                 records.append(record)
         return records
+
+    def _keep(self, partition: Partition, record: Record) -> None:
+        kept = self._held.setdefault(partition, deque())
+        kept.append(record)
+        if len(kept) >= _KEPT_MOST and partition not in self._full:
+            self._full.add(partition)
+            self._log.pause([partition])
 
     def _ready(self, limit: int) -> list[Record]:
         """What was kept and is now before the end."""
         ready: list[Record] = []
         for partition in list(self._held):
             kept, end = self._held[partition], self._end(partition)
-            count = sum(record.offset < end for record in kept[: limit - len(ready)])
-            ready += kept[:count]
-            del kept[:count]
+            while kept and kept[0].offset < end and len(ready) < limit:
+                ready.append(kept.popleft())
             if not kept:
                 del self._held[partition]
-                self._log.resume([partition])
+                if partition in self._full:
+                    self._full.discard(partition)
+                    self._log.resume([partition])
         return ready
 
     def _end(self, partition: Partition) -> int:
@@ -97,14 +111,15 @@ class Feed:
     def _forget(self, partitions: Partitions) -> None:
         for partition in partitions:
             self._held.pop(partition, None)
+            self._full.discard(partition)
 
     def pause(self, partitions: Partitions) -> None:
         """Hold these partitions back."""
         self._log.pause(partitions)
 
     def resume(self, partitions: Partitions) -> None:
-        """Read on, except where the end was reached."""
-        self._log.resume([p for p in partitions if p not in self._held])
+        """Read on, except where enough is kept behind the end."""
+        self._log.resume([p for p in partitions if p not in self._full])
 
     def positions(self, partitions: Partitions) -> dict[Partition, int]:
         """The next offset of each partition, behind what was passed, never behind the end."""

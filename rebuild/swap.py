@@ -10,7 +10,7 @@ see the new one. Nothing is renamed, and the old build stays.
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import psycopg
@@ -42,7 +42,8 @@ _MAX_PAYLOAD_BYTES: Final = 7_900
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swapped:
-    """A swap that was made. `back_by_events`: what is not in, after a rollback at once."""
+    """A swap that was made. `back_by_events`: what is not in, after a rollback at once; `held_s`:
+    how long live workers waited; `tries`: how often, the ones before were let go."""
 
     before: str
     now: str
@@ -50,6 +51,7 @@ class Swapped:
     events_since_proof: int | None = None
     back_by_events: int = 0
     held_s: float = 0.0
+    tries: int = 1
     retried: tuple[Place, ...] = ()
 
 
@@ -93,10 +95,11 @@ class Swap:
             taker.take(redriven.missing_from(connection, self._to.name, listed_by=None))
             retried = self._retry(connection, taker) if retry else ()
             why = ""
-            for _ in range(TRIES):
+            for tried in range(TRIES):
                 catch_up(connection, builder, self._topic_ids)
                 try:
-                    return self._try(connection, builder, taker, proof, retried)
+                    swapped = self._try(connection, builder, taker, proof, retried)
+                    return replace(swapped, tries=tried + 1)
                 except _TooSlowError:
                     why = "more events came than half a second applies"
                 except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
@@ -144,7 +147,7 @@ class Swap:
             point_people_views(connection, self._to.name)
             ends = lock_positions(connection, live)
             began_at = time.monotonic()
-            letters = builds.letters(connection, self._topic_ids)
+            letters = builds.letters(connection, self._topic_ids, above=builder.positions)
             if not builder.go_to(ends, letters, within_s=HOLD_S):
                 raise _TooSlowError
             taker.take(redriven.missing_from(connection, self._to.name, listed_by=None))
@@ -179,7 +182,7 @@ def catch_up(connection: Connection[Row], builder: Builder, topic_ids: list[str]
     """Bring a build close to the live one."""
     for _ in range(_CATCH_UP_ROUNDS):
         ends = builds.positions(connection, builds.live(connection))
-        builder.go_to(ends, builds.letters(connection, topic_ids))
+        builder.go_to(ends, builds.letters(connection, topic_ids, above=builder.positions))
         if _gained(ends, builds.positions(connection, builds.live(connection))) < _CLOSE_ENOUGH:
             return
     raise TransientError("live ingest is faster than the build: try again in a quieter hour")

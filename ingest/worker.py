@@ -328,7 +328,7 @@ class Worker:
         if self._condemned or any(owned.letters for owned in self._owned.values()):
             items = [self._judged(item) for item in items]
         gather.items += items
-        gather.size_bytes += sum(len(r.value or b"") + len(r.key or b"") for r in records)
+        gather.size_bytes += _size_bytes(items)
         for partition, offset in {(r.topic, r.partition): r.offset for r in records}.items():
             self._owned[partition].read_to = offset + 1
 
@@ -344,15 +344,19 @@ class Worker:
     # Fold and write.
 
     def _close(self) -> None:
-        """Close the gather where a batch can be made of it, so that the next one can begin."""
+        """Close the gather where a batch can be made of it, so that the next one can begin.
+
+        What was polled past the limit, to keep the membership, is the beginning of the next one.
+        """
         if self._batch is not None or self._undecoded or not self._worth_closing():
             return
         passed = self._kafka.positions(self._owned)
-        self._batch = Batch(
-            self._gather.items,
-            ends={p: max(owned.read_to, passed.get(p, 0)) for p, owned in self._owned.items()},
-        )
-        self._gather = Gather()
+        ends = {p: max(owned.read_to, passed.get(p, 0)) for p, owned in self._owned.items()}
+        items, more = self._gather.items[: self._limit], self._gather.items[self._limit :]
+        for item in reversed(more):
+            ends[item.record.topic, item.record.partition] = item.record.offset
+        self._batch = Batch(items, ends)
+        self._gather = Gather(more, _size_bytes(more), self._gather.since_s)
 
     def _worth_closing(self) -> bool:
         """Whether it is full; or, with the writer free, has waited long enough or all was read."""
@@ -562,7 +566,7 @@ class Worker:
         gather.items = [
             i for i in gather.items if (i.record.topic, i.record.partition) not in partitions
         ]
-        gather.size_bytes = sum(len(i.record.value or b"") for i in gather.items)
+        gather.size_bytes = _size_bytes(gather.items)
         for partition in partitions & self._owned.keys():
             owned = self._owned[partition]
             in_hand = self._write.folded.advances.get(partition) if self._write else None
@@ -712,6 +716,10 @@ class Worker:
     def _take_during_outage(self, records: list[Record]) -> None:
         """A record that was fetched before its partition was held back waits with the others."""
         self._undecoded += self._wanted(records)
+
+
+def _size_bytes(items: Sequence[Item]) -> int:
+    return sum(len(item.record.value or b"") + len(item.record.key or b"") for item in items)
 
 
 def _is_behind(item: Item, stops: Mapping[Partition, Stop]) -> bool:

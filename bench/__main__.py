@@ -12,6 +12,7 @@ from bench import (
     debezium,
     freshness,
     peers,
+    poison,
     rebuild,
     report,
     serving,
@@ -21,7 +22,7 @@ from bench.eventlog import EventLog, produce
 from bench.stage import Database, Stage
 
 RESULTS: Final = Path(__file__).with_name("RESULTS.md")
-PARTS: Final = ("ingest", "serving", "freshness", "rebuild")
+PARTS: Final = ("ingest", "serving", "freshness", "rebuild", "poison")
 SEED: Final = 20_260_101
 PARTITIONS: Final = 4
 
@@ -108,7 +109,7 @@ class Benchmark:
     def run(self) -> str:
         """Everything that was asked for, as one document."""
         with Stage(partitions=PARTITIONS) as stage:
-            if set(self._parts) != {"rebuild"}:
+            if set(self._parts) - {"rebuild", "poison"}:
                 peers.prepare(stage)
             say(f"writing {self._events:,} events")
             log = produce(
@@ -118,6 +119,7 @@ class Benchmark:
             ingested = self._ingest(stage, log) if "ingest" in self._parts else []
             served, seen = self._read(stage, log)
             rebuilt = self._rebuild(stage, log) if "rebuild" in self._parts else []
+        poisoned = self._poison() if "poison" in self._parts else []
         conditions = report.Conditions(
             command=" ".join(["python -m bench", *sys.argv[1:]]),
             events=self._events,
@@ -130,8 +132,10 @@ class Benchmark:
             *([report.freshness_table(seen)] if seen else []),
             *([report.rebuild_table(rebuilt, conditions)] if rebuilt else []),
             *([report.beside_table(self._beside, self._plan.load)] if self._beside else []),
-            report.memory_table([*ingested, *rebuilt], served, seen),
+            *([report.poison_table(poisoned, conditions)] if poisoned else []),
         ]
+        if ingested or rebuilt or served or seen:
+            tables.append(report.memory_table([*ingested, *rebuilt], served, seen))
         return report.document(tables, conditions)
 
     def _ingest(self, stage: Stage, log: EventLog) -> list[list[throughput.Sample]]:
@@ -148,7 +152,7 @@ class Benchmark:
     def _read(
         self, stage: Stage, log: EventLog
     ) -> tuple[list[list[serving.ServingSample]], list[list[freshness.FreshnessSample]]]:
-        wanted = [part for part in self._parts if part not in ("ingest", "rebuild")]
+        wanted = [part for part in self._parts if part in ("serving", "freshness")]
         if not wanted:
             return [], []
         database = self._filled(stage, log)
@@ -163,6 +167,16 @@ class Benchmark:
         say("rebuild beside live load")
         self._beside = rebuild.beside(stage, log, self._plan.load, say=say)
         return measured
+
+    def _poison(self) -> list[list[throughput.Sample]]:
+        say("poison")
+        return poison.rounds(
+            events=self._events,
+            seed=SEED,
+            partitions=PARTITIONS,
+            count=self._plan.rounds,
+            say=say,
+        )
 
     def _filled(self, stage: Stage, log: EventLog) -> Database:
         """A database with the whole log in it, for readers."""

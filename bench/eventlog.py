@@ -234,13 +234,14 @@ class Delivery:
 
     def send(self, event: Event) -> None:
         """Hand an event to the producer; waits while its queue is full."""
-        value = self._encoder(event)
-        self.size_bytes += len(value)
+        self.send_bytes(event.topic, event.key, self._encoder(event))
+
+    def send_bytes(self, topic: str, key: str | bytes | None, value: bytes | None) -> None:
+        """The same for a record that is no event."""
+        self.size_bytes += len(value or b"")
         while True:
             try:
-                self._producer.produce(
-                    event.topic, key=event.key, value=value, on_delivery=self._delivered
-                )
+                self._producer.produce(topic, key=key, value=value, on_delivery=self._delivered)
             except BufferError:
                 self._producer.poll(0.1)
             else:

@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 from bench.debezium import DEBEZIUM_VERSION
 from bench.freshness import BARE_LOOP, FreshnessSample
 from bench.peers import PEERS_LOCK
+from bench.poison import CLEAN, POISONED
 from bench.rebuild import REBUILD, BesideSample, Load
 from bench.serving import SERVICES, VIEWKEEPER, ServingSample
 from bench.stage import CHECKOUT
@@ -199,6 +200,33 @@ def rebuild_table(measured: Sequence[Sequence[Sample]], conditions: Conditions) 
             "database CPU s",
             "peak RSS MB",
         ),
+        tuple(rows),
+    )
+
+
+def poison_table(measured: Sequence[Sequence[Sample]], conditions: Conditions) -> Table:
+    """A log with bad events in it, beside the same log without."""
+
+    def column(name: str, value: Callable[[Sample], float]) -> list[float]:
+        return _column(measured, name, lambda s: s.contestant, value)
+
+    clean = column(CLEAN, lambda s: s.rate)
+    rows = [
+        (
+            name,
+            spread(column(name, lambda s: s.rate)).text(0),
+            ratios(column(name, lambda s: s.rate), clean).text(),
+            spread(column(name, lambda s: s.cpu_s)).text(1),
+            spread(column(name, lambda s: s.database_cpu_s or 0.0)).text(1),
+        )
+        for name in (CLEAN, POISONED)
+    ]
+    return Table(
+        "Poison",
+        f"{conditions.events:,} good events, and beside them one bad record for each hundred, of "
+        "every shape in turn; each became one dead letter. Process start to last commit, the two "
+        "seconds for which an unknown schema id is waited for included.",
+        ("log", "good events/s", "it ÷ clean", "CPU s", "database CPU s"),
         tuple(rows),
     )
 

@@ -41,6 +41,7 @@ COUNT_COST: Final = 10
 _INTROSPECTION_MORE: Final = 10
 _NODES_DEEP: Final = 120
 _VALUE_DEPTH: Final = 30
+_VALUES: Final = 2_000
 _FRAGMENTS: Final = 50
 _SAME_NAME_PAIRS: Final = 10_000
 _REMEMBERED_SIZES: Final = 50
@@ -119,12 +120,16 @@ def require_small(document: DocumentNode, limits: Limits) -> None:
 
 
 def require_flat_variables(variables: Mapping[str, Any], limits: Limits) -> None:
-    """Return if no variable is nested so deeply that reading it would exhaust the stack."""
+    """Return if reading the variables takes neither a deep stack nor long."""
     level: list[Any] = [variables]
+    values = 0
     for _ in range(_VALUE_DEPTH):
         level = [inner for value in level for inner in _inner(value)]
         if not level:
             return
+        values += len(level)
+        if values > _VALUES:
+            raise limits.refuse(f"Variables hold more than {_VALUES} values.")
     raise limits.refuse(f"Variables are nested deeper than {_VALUE_DEPTH}.")
 
 

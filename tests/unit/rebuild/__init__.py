@@ -1,0 +1,1 @@
+"""What a rebuild decides without a server."""

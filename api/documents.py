@@ -75,14 +75,18 @@ class Operation:
         return self.definition.operation is OperationType.QUERY
 
     @property
-    def reads_views(self) -> bool:
-        """Whether it asks for more than the schema itself."""
-        fragments = {
+    def fragments(self) -> dict[str, FragmentDefinitionNode]:
+        """The named fragments of its document."""
+        return {
             each.name.value: each
             for each in self.document.definitions
             if isinstance(each, FragmentDefinitionNode)
         }
-        return _reads_views(self.definition.selection_set, fragments)
+
+    @property
+    def reads_views(self) -> bool:
+        """Whether it asks for more than the schema itself."""
+        return _reads_views(self.definition.selection_set, self.fragments)
 
 
 class Documents:

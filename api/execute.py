@@ -26,6 +26,7 @@ from api.errors import (
     unexpected,
     with_code,
 )
+from api.etag import has_tag, matches, tag
 from api.graph import Context
 from api.page import PageSizes
 from api.position import Consistency, Requirement, require, requirement_of
@@ -49,6 +50,7 @@ class GraphQLRequest:
     max_staleness_ms: int | None = None
     timeout_ms: int | None = None
     only_query: bool = False
+    if_none_match: str | None = None
     caller: Caller | None = None
     live: bool = False
 
@@ -66,6 +68,9 @@ class Answer:
     operation_name: str | None = None
     statements: int = 0
     way: Way | None = None
+    consistency: Consistency | None = None
+    tag: str | None = None
+    not_modified: bool = False
 
 
 class Executor:
@@ -113,7 +118,7 @@ class Executor:
                 timeout_ms=request.timeout_ms,
             )
             return await self._movements.until_there(
-                lambda: self._run(operation, request, requirement=requirement, id_=request_id),
+                lambda: self._tagged(operation, request, requirement=requirement, id_=request_id),
                 timeout_s=requirement.timeout_ms / 1000,
             )
         except MethodError:
@@ -125,6 +130,29 @@ class Executor:
         except Exception as error:  # noqa: BLE001 - the last line: nothing unexpected gets out
             _log.error("an operation failed", request_id=request_id, exc_info=error)
             return refused([shown(GraphQLError("", original_error=error), request_id=request_id)])
+
+    async def _tagged(
+        self,
+        operation: Operation,
+        request: GraphQLRequest,
+        *,
+        requirement: Requirement,
+        id_: str,
+    ) -> Answer:
+        """An answer with its tag; none, where the client has that one already."""
+        if not request.only_query or not has_tag(operation):
+            return await self._run(operation, request, requirement=requirement, id_=id_)
+        if request.if_none_match is not None:
+            consistency = await self._reader.read(_standing, caller=request.caller)
+            require(requirement, consistency)
+            known = _tag(request, consistency)
+            if matches(known, request.if_none_match):
+                body = {"extensions": extensions(consistency)}
+                return Answer(body=body, statements=1, tag=known, not_modified=True)
+        answer = await self._run(operation, request, requirement=requirement, id_=id_)
+        if answer.consistency is None or "errors" in answer.body:
+            return answer
+        return replace(answer, tag=_tag(request, answer.consistency))
 
     async def _run(
         self,
@@ -182,6 +210,20 @@ class Executor:
         return result
 
 
+async def _standing(snapshot: Snapshot) -> Consistency:
+    return snapshot.consistency
+
+
+def _tag(request: GraphQLRequest, consistency: Consistency) -> str:
+    return tag(
+        consistency,
+        caller=request.caller,
+        query=request.query,
+        operation_name=request.operation_name,
+        variables=request.variables,
+    )
+
+
 def refused(errors: list[dict[str, Any]]) -> Answer:
     """An answer without data."""
     code = str(errors[0]["extensions"]["code"])
@@ -231,6 +273,7 @@ def _answer(
         outcome=str(errors[0]["extensions"]["code"]) if errors else "ok",
         operation_name=operation.name,
         statements=snapshot.statements if snapshot else 0,
+        consistency=snapshot.consistency if snapshot else None,
     )
 
 
@@ -241,6 +284,7 @@ def _compiled_answer(operation: Operation, compiled: Compiled, reading: Reading)
         operation_name=operation.name,
         statements=1,
         way=Way.COMPILED,
+        consistency=reading.consistency,
     )
 
 

@@ -105,13 +105,19 @@ async def respond(request: Request, endpoint: Endpoint, *, request_id: str) -> R
         answer = refused([refusal("GET is for queries: send this by POST.", "BAD_REQUEST")])
         request.state.answer = answer
         return _bytes(answer, media_type, status=405, headers={"Allow": "POST"})
+    if answer.not_modified:
+        request.state.answer = answer
+        headers = {**_PRIVATE, **_standing(answer), "ETag": str(answer.tag)}
+        return Response(status_code=304, headers=headers)
     content = orjson.dumps(answer.body)
     if len(content) > limits.result_bytes:
         too_large = limits.refuse("The answer is larger than allowed. Ask for less.")
         answer = refused([refusal_of(too_large)])
         content = orjson.dumps(answer.body)
     request.state.answer = answer
-    return _bytes(answer, media_type, status=_status(answer, media_type), content=content)
+    tagged = {} if answer.tag is None else {"ETag": answer.tag}
+    status = _status(answer, media_type)
+    return _bytes(answer, media_type, status=status, headers=tagged, content=content)
 
 
 def _bytes(
@@ -190,7 +196,8 @@ async def _asked(request: Request, endpoint: Endpoint) -> GraphQLRequest:
     if request.method == "GET":
         if endpoint.get_needs_preflight and not _is_preflighted(request):
             raise BadRequestError(f"A GET needs the header {PREFLIGHT_HEADERS[0]!r}; or use POST.")
-        return from_parts(_from_url(request), request.headers, only_query=True)
+        asked = from_parts(_from_url(request), request.headers, only_query=True)
+        return replace(asked, if_none_match=request.headers.get("if-none-match"))
     if request.method != "POST":
         raise StatusError(405, "Use POST, or GET for queries.", {"Allow": "GET, POST"})
     return from_parts(await _posted(request, endpoint), request.headers, only_query=False)

@@ -214,6 +214,19 @@ def test_a_request_without_a_token_is_refused(client: TestClient, header: str | 
     assert client.get("/readyz").status_code == 200
 
 
+def test_the_tag_of_an_answer_belongs_to_its_caller(client: TestClient) -> None:
+    query = {"query": "{ orders { totalCount } }"}
+    tokens = (signed(), customer("ann"), customer("bob"))
+    answers = [client.get("/graphql", params=query, headers=bearing(token)) for token in tokens]
+    tags = [answer.headers["etag"] for answer in answers]
+    assert len(set(tags)) == len(tags)
+    known = [
+        client.get("/graphql", params=query, headers=bearing(token) | {"If-None-Match": tags[1]})
+        for token in tokens
+    ]
+    assert [answer.status_code for answer in known] == [200, 304, 200]
+
+
 def test_answers_are_private(client: TestClient) -> None:
     response = client.post("/graphql", json={"query": LIGHT}, headers=bearing(signed()))
     assert response.headers["cache-control"].startswith("private")

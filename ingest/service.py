@@ -3,8 +3,6 @@
 Stands apart from `worker` so that that page decides and this one owns threads and sockets.
 """
 
-import gc
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -27,6 +25,7 @@ from ingest.outbox import Outbox
 from ingest.settings import IngestSettings
 from ingest.status import Status
 from ingest.store import Store
+from ingest.tuning import tune_interpreter
 from ingest.worker import BROKER_TIMEOUT_S, Limits, Worker
 from schemas import contracts
 from schemas.registry import Registry
@@ -36,7 +35,8 @@ from views.positions import Partition, PositionVector
 _log = structlog.get_logger(__name__)
 
 WATCH_S = 1.0
-"""How often the ends of the partitions and the operator's pauses are looked at."""
+"""How often the ends of the partitions, the ids of their topics and the operator's pauses are
+looked at."""
 _TOPICS_EVERY = 10
 _START_RETRY_S = 1.0
 
@@ -163,24 +163,12 @@ def _ready_to_start(parts: _Parts, stop: threading.Event) -> bool:
 
 
 def _loop(parts: _Parts, stop: threading.Event) -> None:
-    _tune_interpreter()
+    tune_interpreter()
     parts.kafka.join()
     with parts.watch, parts.outbox:
         while not stop.is_set() and not parts.worker.finished():
             parts.worker.step()
             parts.watch.hand_over()
-
-
-def _tune_interpreter() -> None:
-    """Look for reference cycles rarely, and let the thread of the database have its turn soon.
-
-    A batch is a hundred thousand objects and has no cycles: at the interpreter's own thresholds
-    the collector takes a third of the time of decoding. And at each answer of the database that
-    thread would wait 5 ms, a few dozen times a batch, for the one that decodes.
-    """
-    gc.freeze()
-    gc.set_threshold(200_000, 20, 50)
-    sys.setswitchinterval(0.0005)
 
 
 class _Watch:
@@ -194,7 +182,8 @@ class _Watch:
         self._parts = parts
         self._stop = stop
         self._done = threading.Event()
-        self._owned: tuple[Partition, ...] = ()
+        self._owned: Mapping[Partition, int] = {}
+        self._lives: Mapping[str, tuple[str, str]] = {}
         self._seen: Mapping[Partition, Observation] | None = None
         self._held: set[Partition] | None = None
         self._strangers: set[Partition] = set()
@@ -209,7 +198,7 @@ class _Watch:
 
     def hand_over(self) -> None:
         """Give the worker what was seen since. Called by the worker's thread."""
-        self._owned = tuple(self._parts.worker.positions())
+        self._owned = self._parts.worker.positions()
         seen, self._seen = self._seen, None
         if seen is not None:
             positions = self._parts.worker.positions()
@@ -236,12 +225,24 @@ class _Watch:
     def _look(self, *, with_topics: bool) -> None:
         owned = self._owned
         at = self._parts.beside.now()
-        if with_topics:
+        if self._are_others() or with_topics:
             partitions = self._parts.kafka.all_partitions(BROKER_TIMEOUT_S)
             brokers = self._parts.kafka.describe(partitions, BROKER_TIMEOUT_S)
             self._strangers = self._parts.beside.ensure_rows(brokers)
         ends = self._parts.kafka.ends(owned, BROKER_TIMEOUT_S)
+        # A log that ends before what was read of it was cut: it must not count as caught up.
+        self._strangers |= {
+            partition for partition, high in ends.items() if high < owned[partition]
+        }
         self._seen = {partition: Observation(high, at) for partition, high in ends.items()}
         self._held = self._parts.beside.held()
         self._parts.status.builds = builds = self._parts.beside.builds()
         METRICS.builds(builds)
+
+    def _are_others(self) -> bool:
+        """Whether the cluster, or the life of a topic, is not the one of the last look."""
+        before = self._lives
+        first = [(topic, 0) for topic in CATALOGUE.topics]
+        brokers = self._parts.kafka.describe(first, BROKER_TIMEOUT_S)
+        self._lives = {topic: (b.cluster_id, b.topic_id) for (topic, _), b in brokers.items()}
+        return before != self._lives

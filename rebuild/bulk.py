@@ -22,6 +22,7 @@ import structlog
 from ingest.connect import Target
 from ingest.errors import RefusedError, TransientError
 from ingest.settings import IngestSettings
+from ingest.tuning import tune_interpreter
 from rebuild.builder import Builder, Letters, StoppedError
 from rebuild.pace import Pacer
 from views.positions import Partition
@@ -75,6 +76,7 @@ def fill(
 def _fill_here(
     settings: IngestSettings, load: Load, look: Callable[[], float], stop: threading.Event
 ) -> None:
+    tune_interpreter()
     pacer, done = Pacer(stop, rate=load.rate), threading.Event()
 
     def watch() -> None:
@@ -177,6 +179,7 @@ def _child(settings: IngestSettings, load: Load, pipe: Connection) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     os.nice(_NICE)
+    tune_interpreter()
     stop = threading.Event()
     pacer = Pacer(stop, rate=load.rate)
     threading.Thread(target=_listen, args=(pipe, pacer, stop), daemon=True).start()

@@ -65,14 +65,22 @@ class Feed:
         ready = self._ready(limit)
         if ready:
             return ready
+        found = self._log.poll(limit, timeout_s)
+        if not self._held and self._all_before_the_end(found):
+            return found
         records = []
-        for record in self._log.poll(limit, timeout_s):
+        for record in found:
             partition = (record.topic, record.partition)
             if partition in self._held or record.offset >= self._end(partition):
                 self._keep(partition, record)
             else:
                 records.append(record)
         return records
+
+    def _all_before_the_end(self, records: Sequence[Record]) -> bool:
+        """The usual case in bulk, by the last record of each partition."""
+        last = {(record.topic, record.partition): record.offset for record in records}
+        return all(offset < self._end(partition) for partition, offset in last.items())
 
     def _keep(self, partition: Partition, record: Record) -> None:
         kept = self._held.setdefault(partition, deque())
@@ -162,9 +170,10 @@ class Withheld:
 
     def decode(self, records: Sequence[Record]) -> list[Item]:
         """See `ingest.decode.Decoder.decode`."""
-        reasons = [self._reason(record) for record in records]
-        if not any(reasons):
+        places = {(record.topic, record.partition) for record in records}
+        if not any(place in self.letters for place in places):
             return self._decoder.decode(records)
+        reasons = [self._reason(record) for record in records]
         wanted = [r for r, reason in zip(records, reasons, strict=True) if reason is None]
         decoded = iter(self._decoder.decode(wanted))
         return [
@@ -173,13 +182,8 @@ class Withheld:
         ]
 
     def decode_again(self, items: list[Item], *, afresh: bool) -> bool:
-        """See `ingest.decode.Decoder.decode_again`; what is on record is not tried again."""
-        places = [at for at, item in enumerate(items) if self._reason(item.record) is None]
-        tried = [items[at] for at in places]
-        curable = self._decoder.decode_again(tried, afresh=afresh)
-        for at, item in zip(places, tried, strict=True):
-            items[at] = item
-        return curable
+        """See `ingest.decode.Decoder.decode_again`; what is on record is not tried again there."""
+        return self._decoder.decode_again(items, afresh=afresh)
 
     def _reason(self, record: Record) -> Reason | None:
         letters = self.letters.get((record.topic, record.partition))
@@ -187,7 +191,8 @@ class Withheld:
 
 
 def _on_record(record: Record, reason: Reason) -> Dead:
-    return Dead(record, Fault(reason, "on record as a dead letter"), None, 1)
+    fault = Fault(reason, "on record as a dead letter")
+    return Dead(record, fault, None, 1, on_record=True)
 
 
 def _ignore(_value: Any) -> None:

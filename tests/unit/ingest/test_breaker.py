@@ -95,6 +95,16 @@ def test_dead_letters_on_record_are_no_new_loss() -> None:
     assert stop.offset == 30 + IN_A_ROW - 1
 
 
+def test_a_build_goes_past_what_was_lost_before_it() -> None:
+    lost = [
+        item._replace(on_record=True)
+        for item in _items([BAD] * 3 * IN_A_ROW)
+        if isinstance(item, Dead)
+    ]
+    assert _stop(lost) is None
+    assert _stop([*lost, *_items([BAD] * IN_A_ROW, first=len(lost))]) == 4 * IN_A_ROW - 1
+
+
 def test_an_older_leader_epoch_than_before_stops_the_partition() -> None:
     epochs = [1, 1, 2, 2, 1, 2]
     items = [_item(at, dead=False, leader_epoch=epoch) for at, epoch in enumerate(epochs)]

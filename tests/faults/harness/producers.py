@@ -38,12 +38,27 @@ class Ledger:
             outcome = self.acknowledged if error is None else self.unknown
             outcome[_what(record)] += 1
 
+    def repeated(self, log: Iterable[Logged]) -> list[str]:
+        """Records that lie in the log more often than they were sent: a client's own repeats.
+
+        No anomaly: a view takes each version once. It is said because idempotence should spare it.
+        """
+        there = Counter((r.topic, r.key, r.value) for r in log)
+        with self.lock:
+            known = self.acknowledged + self.unknown
+            extra = {what for what in there - known if what in known}
+        return [
+            f"{r.topic}/{r.partition}@{r.offset} {r.key!r}"
+            for r in log
+            if (r.topic, r.key, r.value) in extra
+        ]
+
     def problems(self, log: Iterable[Logged]) -> list[str]:
         """What is lost, what was never sent, and what was aborted and shows."""
         there = Counter((r.topic, r.key, r.value) for r in log)
         with self.lock:
             lost = self.acknowledged - there
-            extra = there - (self.acknowledged + self.unknown)
+            extra = there.keys() - self.acknowledged.keys() - self.unknown.keys()
         shown = [r for r in there if r[1] is not None and r[1].startswith(ABORTED.encode())]
         return [
             *(f"acknowledged, and not in the log: {what!r}"[:200] for what in lost),

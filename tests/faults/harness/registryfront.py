@@ -7,13 +7,14 @@ Each fault is counted when an answer of its kind was sent. Stands apart because 
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from dev.ports import LOOPBACK
 from tests.faults.harness.bites import Bites
@@ -63,7 +64,7 @@ class RegistryFront:
         self._lock = threading.Lock()
         self._script: tuple[str, int] | None = None
         self.closing = threading.Event()
-        self._server = ThreadingHTTPServer((LOOPBACK, 0), _handler(self))
+        self._server = _Server((LOOPBACK, 0), _handler(self))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
@@ -119,6 +120,13 @@ class RegistryFront:
                 return Answer(error.code, error.read())
         except OSError:
             return Answer(None)
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A worker that is killed leaves its questions: that is no error of this server."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def _handler(front: RegistryFront) -> type[BaseHTTPRequestHandler]:

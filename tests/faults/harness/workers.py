@@ -5,6 +5,7 @@ Stands apart because it knows how a worker is started and asked, and nothing of 
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
@@ -65,6 +66,10 @@ class WorkerProcess:
         return f"{socket.gethostname()}/{self.process.pid}"
 
     @property
+    def _ops(self) -> str:
+        return f"http://{LOOPBACK}:{self.ops_port}"
+
+    @property
     def log(self) -> str:
         """Everything that it has said."""
         return self.process.log_path.read_text("utf-8", errors="replace")
@@ -101,6 +106,17 @@ class WorkerProcess:
         """Whether it says that it is ready, now."""
         return self._get("/readyz") is not None
 
+    def problems(self) -> list[str]:
+        """Why it is not ready, in its own sentences; none where it is, or does not answer."""
+        try:
+            urllib.request.urlopen(f"{self._ops}/readyz", timeout=2).close()
+        except urllib.error.HTTPError as error:
+            with error:
+                return list(json.load(error)["problems"])
+        except OSError:
+            return []
+        return []
+
     def count(self, metric: str) -> float:
         """A counter of its metrics page, its labels summed; 0 where it does not answer."""
         page = self._get("/metrics") or ""
@@ -120,9 +136,7 @@ class WorkerProcess:
 
     def _get(self, path: str) -> str | None:
         try:
-            with urllib.request.urlopen(
-                f"http://{LOOPBACK}:{self.ops_port}{path}", timeout=2
-            ) as answer:
+            with urllib.request.urlopen(f"{self._ops}{path}", timeout=2) as answer:
                 return str(answer.read().decode())
         except (urllib.error.URLError, OSError):
             return None

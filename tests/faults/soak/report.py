@@ -53,6 +53,7 @@ def figures(result: Result) -> dict[str, Any]:
             "sent": result.sent,
             "committed in the log": result.records,
             "dead letters": result.dead_letters,
+            "repeated by a producer's client": result.repeated,
         },
         "transactions": dict(result.transactions),
         "faults": {
@@ -105,7 +106,8 @@ def as_markdown(result: Result) -> str:
         *_table(("what", "figure"), told["versions"].items()),
         "",
         f"{told['records']['sent']:,} records sent, {told['records']['committed in the log']:,}"
-        f" committed in the log, {told['records']['dead letters']:,} dead letters; transactions:"
+        f" committed in the log, {told['records']['dead letters']:,} dead letters,"
+        f" {len(result.repeated)} records that a producer's client repeated; transactions:"
         f" {_words(told['transactions'])}.",
         "",
         "## Faults",

@@ -86,6 +86,7 @@ class Result:
     sent: int = 0
     transactions: Mapping[str, int] = field(default_factory=dict)
     dead_letters: int = 0
+    repeated: list[str] = field(default_factory=list)
     takeovers: int = 0
     checked: Mapping[str, int] = field(default_factory=dict)
     codes: Counter[str] = field(default_factory=Counter)
@@ -255,6 +256,7 @@ def _judge(ground: Ground, result: Result, seen: Seen, money_checked: int) -> No
     result.records = verdict.records
     _note(result, verdict.problems)
     log, _ends = read_log(place.bootstrap, CATALOGUE.topics)
+    result.repeated = ground.ledger.repeated(log)
     find, recorded = Registry(place.registry_url), hold(place.dsn, BUILD).recorded
     _note(result, seen.anomalies)
     _note(result, {"I4 snapshots": wrong_orders(seen.orders, log, find, recorded)})

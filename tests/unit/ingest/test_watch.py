@@ -1,0 +1,97 @@
+"""The watch beside the worker doubts what it owns as soon as the log is another one, or shorter."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+
+from ingest.claim import BrokerView, Observation
+from ingest.service import _Watch
+from ingest.status import Status
+from tests.fixtures.waiting import eventually
+from views import CATALOGUE
+from views.positions import Partition
+
+_MINE = (CATALOGUE.topics[0], 0)
+
+
+class Broker:
+    """One partition of each topic; its life and its end may be changed."""
+
+    life, high = "first life", 10
+
+    def all_partitions(self, _timeout_s: float) -> tuple[Partition, ...]:
+        return tuple((topic, 0) for topic in CATALOGUE.topics)
+
+    def describe(
+        self, partitions: Iterable[Partition], _timeout_s: float
+    ) -> dict[Partition, BrokerView]:
+        view = BrokerView(cluster_id="c", topic_id=self.life, low=0, high=self.high)
+        return dict.fromkeys(partitions, view)
+
+    def ends(self, partitions: Iterable[Partition], _timeout_s: float) -> dict[Partition, int]:
+        return dict.fromkeys(partitions, self.high)
+
+
+class Rows:
+    """The database: its rows were made in the first life of the topics."""
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC)
+
+    def ensure_rows(self, brokers: Mapping[Partition, BrokerView]) -> set[Partition]:
+        return {p for p, broker in brokers.items() if broker.topic_id != "first life"}
+
+    def held(self) -> set[Partition]:
+        return set()
+
+    def builds(self) -> tuple[()]:
+        return ()
+
+
+class Owner:
+    """A worker that has read one partition up to 10."""
+
+    def __init__(self) -> None:
+        self.seen, self.doubted = 0, set[Partition]()
+
+    def positions(self) -> dict[Partition, int]:
+        return {_MINE: 10}
+
+    def observe(self, _ends: Mapping[Partition, Observation]) -> None:
+        self.seen += 1
+
+    def doubt(self, partitions: Collection[Partition]) -> None:
+        self.doubted |= set(partitions)
+
+    def hold(self, _paused: Collection[Partition]) -> None:
+        return
+
+
+class Parts:
+    """What the watch is given."""
+
+    def __init__(self) -> None:
+        self.kafka, self.beside, self.worker = Broker(), Rows(), Owner()
+        self.status = Status()
+
+
+@pytest.mark.parametrize(("life", "high"), [("second life", 10), ("first life", 9)])
+def test_another_log_or_a_shorter_one_is_doubted_at_the_next_look(life: str, high: int) -> None:
+    parts = Parts()
+    watch = _Watch(cast(Any, parts), threading.Event())
+
+    def looked(times: int) -> bool:
+        watch.hand_over()
+        return parts.worker.seen >= times
+
+    with watch:
+        eventually(lambda: looked(2), 10, "it looked twice")
+        assert not parts.worker.doubted
+        parts.kafka.life, parts.kafka.high = life, high
+        eventually(lambda: looked(4), 10, "it looked again")
+    assert _MINE in parts.worker.doubted

@@ -27,9 +27,9 @@ from api.page import (
     upto_sql,
     window_of,
 )
-from api.plan import Asking, ById, OneByKey, ToMany
 from api.scalars import storable
 from api.sql import Sql
+from api.tree import Asking, ById, OneByKey, ToMany
 
 
 class KeyShape(NamedTuple):

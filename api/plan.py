@@ -1,4 +1,4 @@
-"""From an operation to the tree of what its answer holds: which rows, which fields, in what order.
+"""From an operation to the tree of what its answer holds.
 
 Stands apart from SQL. Fields are collected by graphql-core itself (`collect_fields`), so fragments,
 merged duplicates, aliases, @skip and @include mean what they mean to it. A tree depends on nothing
@@ -6,12 +6,10 @@ but the operation and the variables that decide @skip and @include; all other ar
 they are written, each with a number (`Ask`), and are bound by `bind.py` when a request comes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from graphql import (
-    FieldNode,
     FragmentDefinitionNode,
     GraphQLField,
     GraphQLObjectType,
@@ -33,177 +31,31 @@ from api.declare import Relation, ViewField, ViewType
 from api.documents import Operation, variables_in
 from api.names import camel
 from api.rows import SOURCE_FIELDS
-
-T = TypeVar("T")
-Fields = tuple[tuple[str, T], ...]
-"""Response key -> what stands there, in the order of the answer."""
+from api.tree import (
+    Ask,
+    Asking,
+    ById,
+    Cell,
+    Edges,
+    Fields,
+    GlobalId,
+    Items,
+    Nodes,
+    OneByKey,
+    PageInfo,
+    Place,
+    Plan,
+    Row,
+    Source,
+    Standing,
+    Told,
+    ToMany,
+    ToOne,
+    Total,
+    TypeName,
+)
 
 _INTROSPECTION: Final = ("__schema", "__type")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Ask:
-    """A field with arguments, as it is written. `fixed`: no variable has a say in them."""
-
-    number: int
-    definition: GraphQLField
-    node: FieldNode
-    fixed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class TypeName:
-    """`__typename`."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """The value of a column."""
-
-    field: ViewField
-
-
-@dataclass(frozen=True, slots=True)
-class GlobalId:
-    """The id of the row."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """The event that made the row, by columns."""
-
-    fields: Fields["TypeName | str"]
-
-
-@dataclass(frozen=True, slots=True)
-class Items:
-    """A JSON column that holds a list of objects, by parts."""
-
-    field: ViewField
-    fields: Fields["TypeName | str"]
-
-
-@dataclass(frozen=True, slots=True)
-class ToOne:
-    """The row that a relation leads to."""
-
-    relation: Relation
-    row: "Row"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Row:
-    """A row of a view. `number` tells which: rows of one page are the same rows."""
-
-    number: int
-    view_type: ViewType
-    fields: Fields["TypeName | Cell | GlobalId | Source | Items | ToOne | ToMany"]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A row's cursor."""
-
-
-@dataclass(frozen=True, slots=True)
-class Nodes:
-    """The rows of a page."""
-
-    row: Row
-
-
-@dataclass(frozen=True, slots=True)
-class Edges:
-    """The rows of a page with their cursors."""
-
-    fields: Fields["TypeName | Place | Row"]
-
-
-@dataclass(frozen=True, slots=True)
-class PageInfo:
-    """Which part of the list a page is, by the names of GraphQL."""
-
-    fields: Fields["TypeName | str"]
-
-
-@dataclass(frozen=True, slots=True)
-class Total:
-    """`totalCount`, or whether it is exact."""
-
-    exactness: bool
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ToMany:
-    """A connection: of the query, or of the row around it."""
-
-    number: int
-    ask: Ask
-    connection: ConnectionField
-    fields: Fields[TypeName | Nodes | Edges | PageInfo | Total]
-
-    @property
-    def shows_places(self) -> bool:
-        """Whether a cursor is asked for."""
-        return any(
-            (
-                isinstance(each, PageInfo)
-                and any(name in ("startCursor", "endCursor") for _, name in each.fields)
-            )
-            or (
-                isinstance(each, Edges)
-                and any(isinstance(inner, Place) for _, inner in each.fields)
-            )
-            for _, each in self.fields
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class OneByKey:
-    """The row with the key that the arguments say."""
-
-    ask: Ask
-    row: Row
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ById:
-    """The row with that global id, or the rows with those; by the type that an id names."""
-
-    ask: Ask
-    rows: Mapping[str, Row]
-    many: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """A value in `position`."""
-
-    name: str
-    leaf: GraphQLScalarType
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """The root field `position`, or its list: made from what is read of the positions anyway."""
-
-    name: str
-    fields: Fields["TypeName | Told | Standing"]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Plan:
-    """A whole operation."""
-
-    fields: Fields[TypeName | OneByKey | ById | ToMany | Standing]
-    asking: tuple["Asking", ...]
-    """The fields with arguments, by the numbers of their asks."""
-
-
-Asking = OneByKey | ById | ToMany
-
 
 A = TypeVar("A", bound=Asking)
 

@@ -17,15 +17,17 @@ from graphql.execution.values import VariableValues, get_variable_values
 
 from api.bind import Binder, Bound, Shape
 from api.callers import OPERATOR, Caller
-from api.compile import BROKEN, Statement, compiled
+from api.chain import BROKEN
+from api.compile import Statement, compiled
 from api.connection import require_cursors
 from api.declare import ViewType
 from api.documents import REMEMBERED, Operation
 from api.errors import BadUserInputError, StaleError
 from api.page import Cursor, PageSizes
-from api.plan import Asking, Plan, Planner
+from api.plan import Planner
 from api.position import Consistency
 from api.read import Reading
+from api.tree import Asking, Plan
 
 _SHAPES: Final = 2 * REMEMBERED
 _MAX_ERRORS: Final = 50

@@ -13,14 +13,15 @@ from typing import Any, Final
 import orjson
 
 from api.bind import Bound
-from api.compile import OPAQUE, reads_views
+from api.chain import OPAQUE
+from api.compile import reads_views
 from api.names import camel
 from api.objects import position
 from api.opaque import encoded
 from api.page import cursor_prefix, sealed
-from api.plan import Standing, Told, TypeName
 from api.position import Consistency
 from api.route import Compiled
+from api.tree import Standing, Told, TypeName
 
 _OPAQUE: Final = OPAQUE.encode()
 

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from api import bind, compile, plan, route, splice  # noqa: A004 - the module's name
+from api import bind, chain, compile, plan, route, splice  # noqa: A004 - the module's name
 from api.sql import Sql
 
 Patch = tuple[Any, str, Callable[[Any], Any]]
@@ -95,7 +95,7 @@ MUTANTS: Final[Mapping[str, Patch]] = {
         "compiled",
         _replaced(", 'null')", ", '{}')"),
     ),
-    "a null of a nullable column is text": (compile, "_or_null", _result(lambda _: ["null"])),
+    "null wherever it may be": (chain, "or_null", lambda _: lambda _: chain.Expression("'null'")),
     "a row too many": (bind, "_page", _one_row_more),
     "a page not turned round": (bind, "_page", _shape(backward=False)),
     "no filter": (bind, "sql_of", lambda _: lambda *_: Sql("true")),
@@ -135,7 +135,7 @@ MUTANTS: Final[Mapping[str, Patch]] = {
         _replaced('round(i."unit_price", 4)', 'i."unit_price"'),
     ),
     "times without microseconds": (route, "compiled", _replaced(".US", "")),
-    "texts without escapes": (compile, "_value", _unescaped),
+    "texts without escapes": (chain, "value_of", _unescaped),
     "one text for all shapes": (route, "compiled", _text_of_first_shape),
     "one plan for all directives": (plan.Planner, "plan", _planned_once),
     "cursors of another connection": (

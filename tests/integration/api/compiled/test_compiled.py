@@ -45,6 +45,16 @@ def test_operations_at_random_are_answered_alike_by_one_statement(
     assert report.followed > OPERATIONS * 0.05, report
 
 
+@pytest.mark.proof
+@pytest.mark.parametrize("seed", range(1, 11))
+def test_many_more_operations_are_answered_alike(
+    both: Both, asked: tuple[Database, Pools], seed: int
+) -> None:
+    report = prove(both, asked[1], seed=seed, count=MANY // 10)
+    print(f"seed {seed}: {report.operations} operations, {report.followed} of them further pages")
+    print({str(way): count for way, count in report.ways.items()})
+
+
 @pytest.mark.parametrize("wrong", MUTANTS)
 def test_a_compiler_that_is_wrong_in_one_place_is_caught(
     asked: tuple[Database, Pools], wrong: str, monkeypatch: pytest.MonkeyPatch

@@ -141,6 +141,7 @@ def _service(settings: ApiSettings, observe: Observe) -> Service:
     endpoint = Endpoint(
         executor=executor,
         limits=settings.limits,
+        persisted=settings.persisted,
         gate=Gate(rules) if rules else None,
         get_needs_preflight=settings.api_get_needs_preflight,
     )

@@ -44,7 +44,8 @@ async def respond(
     request.state.answer = Answer(body={})
     try:
         known, parts = await admitted(request, endpoint)
-        asked = from_parts(parts, request.headers, only_query=False)
+        persisted = endpoint.persisted
+        asked = from_parts(parts, request.headers, only_query=False, persisted=persisted)
         seen = seen_of(parts)
     except (ApiError, StatusError) as error:
         return refusing(error)

@@ -18,6 +18,7 @@ from api.documents import MethodError, refusal
 from api.errors import ApiError, BadRequestError, refusal_of
 from api.execute import Answer, Executor, GraphQLRequest, refused
 from api.limits import Limits
+from api.persisted import Persisted
 from api.read import RETRY_AFTER_S
 
 MODERN: Final = "application/graphql-response+json"
@@ -50,7 +51,7 @@ ALLOWED_HEADERS: Final = (
 EXPOSED_HEADERS: Final = (POSITION_HEADER, LAG_HEADER, "ETag", "Retry-After", "X-Request-Id")
 
 _EITHER_WAY: Final = {"UNAUTHENTICATED": 401, "UNAVAILABLE": 503, "INTERNAL_SERVER_ERROR": 500}
-_STATUS: Final = {**_EITHER_WAY, "STALE": 503, "TIMEOUT": 504}
+_STATUS: Final = {**_EITHER_WAY, "STALE": 503, "TIMEOUT": 504, "PERSISTED_QUERY_NOT_FOUND": 200}
 _WHEN_PLAIN: Final = {**_EITHER_WAY, "BAD_REQUEST": 400}
 _PRIVATE: Final = {"Cache-Control": "private, no-cache", "Vary": "Accept, Authorization"}
 _RETRIED: Final = ("UNAVAILABLE", "STALE")
@@ -72,6 +73,7 @@ class Endpoint:
 
     executor: Executor
     limits: Limits
+    persisted: Persisted
     gate: Gate | None = None
     get_needs_preflight: bool = True
 
@@ -196,11 +198,14 @@ async def _asked(request: Request, endpoint: Endpoint) -> GraphQLRequest:
     if request.method == "GET":
         if endpoint.get_needs_preflight and not _is_preflighted(request):
             raise BadRequestError(f"A GET needs the header {PREFLIGHT_HEADERS[0]!r}; or use POST.")
-        asked = from_parts(_from_url(request), request.headers, only_query=True)
+        asked = from_parts(
+            _from_url(request), request.headers, only_query=True, persisted=endpoint.persisted
+        )
         return replace(asked, if_none_match=request.headers.get("if-none-match"))
     if request.method != "POST":
         raise StatusError(405, "Use POST, or GET for queries.", {"Allow": "GET, POST"})
-    return from_parts(await _posted(request, endpoint), request.headers, only_query=False)
+    parts = await _posted(request, endpoint)
+    return from_parts(parts, request.headers, only_query=False, persisted=endpoint.persisted)
 
 
 async def _posted(request: Request, endpoint: Endpoint) -> dict[str, Any]:
@@ -258,10 +263,11 @@ def seen_of(parts: Mapping[str, Any]) -> str | None:
 
 
 def from_parts(
-    parts: Mapping[str, Any], headers: Mapping[str, str], *, only_query: bool
+    parts: Mapping[str, Any], headers: Mapping[str, str], *, only_query: bool, persisted: Persisted
 ) -> GraphQLRequest:
-    """A request from its JSON. BadRequestError: a part is missing or of the wrong type."""
-    query = _part(parts, "query", str)
+    """A request from its JSON. BadRequestError: a part is missing or of the wrong type; and the
+    errors of `Persisted.text`."""
+    query = persisted.text(parts)
     if query is None:
         raise BadRequestError("`query` is missing: the text of a GraphQL document.")
     demands = _part(_part(parts, "extensions", dict) or {}, "consistency", dict) or {}

@@ -1,5 +1,6 @@
 """The API's settings: read once at start, from the environment and `.env`, all errors at once."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
@@ -7,6 +8,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from api.auth import MIN_SECRET_BYTES, TokenRules
 from api.limits import Limits
+from api.persisted import Persisted, manifest
 
 
 def _postgresql(url: SecretStr) -> SecretStr:
@@ -79,6 +81,12 @@ class ApiSettings(BaseSettings):
         default=True,
         description="Whether a GET must carry a header that no plain link or form can send",
     )
+    api_trusted_documents: Path | None = Field(
+        None, description="Manifest of documents that clients may name: JSON of ids and documents"
+    )
+    api_only_trusted_documents: bool = Field(
+        default=False, description="Whether documents that the manifest lacks are refused"
+    )
     api_introspection: bool | None = Field(None, description="Default: only in dev and demo")
     api_ide: bool | None = Field(None, description="GraphiQL at /graphql; default: only in demo")
 
@@ -89,6 +97,26 @@ class ApiSettings(BaseSettings):
         if self.api_page_default > self.api_page_most:
             raise ValueError("VIEWKEEPER_API_PAGE_DEFAULT is above VIEWKEEPER_API_PAGE_MOST")
         return self
+
+    @model_validator(mode="after")
+    def _knows_which_documents_are_trusted(self) -> "ApiSettings":
+        if self.api_trusted_documents is not None:
+            manifest(self.api_trusted_documents)
+        elif self.api_only_trusted_documents:
+            raise ValueError(
+                "VIEWKEEPER_API_TRUSTED_DOCUMENTS is missing: the manifest of what may be run"
+            )
+        return self
+
+    @property
+    def persisted(self) -> Persisted:
+        """The documents that clients may name instead of sending."""
+        path = self.api_trusted_documents
+        return Persisted(
+            None if path is None else manifest(path),
+            only_trusted=self.api_only_trusted_documents,
+            most_bytes=self.api_max_document_bytes,
+        )
 
     @model_validator(mode="after")
     def _knows_which_tokens_are_good(self) -> "ApiSettings":

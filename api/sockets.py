@@ -175,8 +175,10 @@ class _Socket:
             raise _CloseError(4401, "Unauthorized")
         id_ = _id(message)
         payload = message.get("payload")
-        if not isinstance(payload, dict) or not isinstance(payload.get("query"), str):
+        if not isinstance(payload, dict) or not isinstance(payload.get("query", ""), str):
             raise _CloseError(4400, "payload.query must be a string")
+        if "query" not in payload and not payload.keys() & {"documentId", "extensions"}:
+            raise _CloseError(4400, "payload.query is missing, and nothing names a document")
         if id_ in self._running:
             raise _CloseError(4409, f"Subscriber for {id_[:40]} already exists")
         crowded = len(self._running) >= MOST_SUBSCRIPTIONS
@@ -186,7 +188,8 @@ class _Socket:
         try:
             if crowded:
                 raise BadRequestError(f"At most {MOST_SUBSCRIPTIONS} operations at a time.")
-            request = from_parts(payload, {}, only_query=False)
+            persisted = self._sockets.endpoint.persisted
+            request = from_parts(payload, {}, only_query=False, persisted=persisted)
             await self._run(id_, replace(request, caller=self._caller), seen_of(payload))
         except ApiError as error:
             told = {"message": error.message, "extensions": dict(error.extensions or {})}

@@ -1,13 +1,15 @@
-"""Verify: two builds, row for row. Two ordered streams, each in its own snapshot, merged.
+"""Verify: two builds, row for row, each in its own snapshot.
 
-Everything physical is compared, hidden rows and tombstones too, and what the positions count. The
-rows come as JSON text made by PostgreSQL: equal text is equal, and only rows that differ are taken
-apart.
+Everything physical is compared, hidden rows and tombstones too, and what the positions count. A row
+is the JSON text that PostgreSQL makes of it: equal text is equal. Both servers' sides hash the rows
+of one range of keys after the other, at the same time; where the hashes differ, the rows of that
+range come here as two ordered streams and are merged.
 """
 
 import json
 from collections import Counter
-from collections.abc import Collection, Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -128,23 +130,111 @@ def _compare_table(
     declared: Collection[str],
     first: list[Difference],
 ) -> ViewResult:
-    columns = [str(c.name) for c in table.columns]  # plain texts, whatever SQLAlchemy keeps
-    width = len(table.primary_key.columns)
     found = ViewResult(table.name)
-    shown = 0
+    ranges = _ranges(table, *live)
+    with ThreadPoolExecutor(max_workers=2) as both:
+        left, right = (both.submit(_hashes, table, *side, ranges) for side in (live, built))
+    for bounds, one, other in zip(ranges, left.result(), right.result(), strict=True):
+        if one == other:
+            found.rows += one[0]
+        else:
+            _compare_rows(_Range(table, bounds), live, built, declared, (found, first))
+    return found
+
+
+Key = tuple[Any, ...]
+Bounds = tuple[Key | None, Key | None]
+"""Keys above the first, up to and with the second; None: no bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """Some rows of a table, by their keys."""
+
+    table: Table
+    bounds: Bounds
+
+    @property
+    def keys(self) -> str:
+        """The columns of the key, as SQL."""
+        return ", ".join(f't."{column.name}"' for column in self.table.primary_key.columns)
+
+    @property
+    def row(self) -> str:
+        """A whole row as JSON text, as SQL."""
+        columns = ", ".join(f't."{column.name}"' for column in self.table.columns)
+        return f"json_build_array({columns})::text"
+
+    @property
+    def where(self) -> str:
+        """The condition on the rows, as SQL."""
+        marks = ", ".join("%s" for _ in self.table.primary_key.columns)
+        signs = [
+            f"({self.keys}) {sign} ({marks})"
+            for sign, bound in zip((">", "<="), self.bounds, strict=True)
+            if bound is not None
+        ]
+        return f" WHERE {' AND '.join(signs)}" if signs else ""
+
+    @property
+    def values(self) -> list[Any]:
+        """What the condition's marks stand for."""
+        return [part for bound in self.bounds if bound is not None for part in bound]
+
+
+def _ranges(table: Table, connection: Connection[Row], build: str) -> list[Bounds]:
+    """Ranges of keys that hold about as many rows each."""
+    keys = _Range(table, (None, None)).keys
+    rows = connection.execute(
+        f"SELECT * FROM (SELECT {keys}, row_number() OVER (ORDER BY {keys}) AS number"
+        f" FROM {build}.{table.name} t) n WHERE number %% %s = 0 ORDER BY number",
+        (FETCH_ROWS,),
+    )
+    ends: list[Key | None] = [row[:-1] for row in rows]
+    return list(zip([None, *ends], [*ends, None], strict=True))
+
+
+def _hashes(
+    table: Table, connection: Connection[Row], build: str, ranges: Sequence[Bounds]
+) -> list[tuple[int, bytes | None]]:
+    """Of each range how many rows it has, and a hash over the hashes of its rows in key order."""
+    found: list[tuple[int, bytes | None]] = []
+    for bounds in ranges:
+        part = _Range(table, bounds)
+        row = connection.execute(
+            f"SELECT count(*), sha256(string_agg(sha256(convert_to({part.row}, 'UTF8')), ''::bytea"
+            f" ORDER BY {part.keys})) FROM {build}.{table.name} t{part.where}",
+            part.values,
+        ).fetchone()
+        assert row is not None
+        found.append((row[0], row[1]))
+    return found
+
+
+def _compare_rows(
+    part: _Range,
+    live: tuple[Connection[Row], str],
+    built: tuple[Connection[Row], str],
+    declared: Collection[str],
+    into: tuple[ViewResult, list[Difference]],
+) -> None:
+    """Row by row, where something differs."""
+    found, first = into
+    name = part.table.name
+    columns = [str(c.name) for c in part.table.columns]  # plain texts, whatever SQLAlchemy keeps
+    width = len(part.table.primary_key.columns)
     with (
-        closing(_stream(table, *live)) as left_rows,
-        closing(_stream(table, *built)) as right_rows,
+        closing(_stream(part, *live)) as left_rows,
+        closing(_stream(part, *built)) as right_rows,
     ):
         for left, right in _merged(left_rows, right_rows, width):
             found.rows += 1
             if left == right:
                 continue
-            difference = _difference(table.name, columns, width, left, right)
+            difference = _difference(name, columns, width, left, right)
+            shown = sum(each.view == name for each in first)
             if _count(found, difference, declared) and shown < SHOWN:
                 first.append(difference)
-                shown += 1
-    return found
 
 
 def _count(found: ViewResult, difference: Difference, declared: Collection[str]) -> bool:
@@ -163,16 +253,14 @@ def _count(found: ViewResult, difference: Difference, declared: Collection[str])
     return True
 
 
-def _stream(table: Table, connection: Connection[Row], build: str) -> Generator[Row, None, None]:
+def _stream(part: _Range, connection: Connection[Row], build: str) -> Generator[Row, None, None]:
     """Rows in key order: the key's columns, then the whole row as JSON text."""
-    quoted = [f't."{column.name}"' for column in table.columns]
-    keys = [f't."{column.name}"' for column in table.primary_key.columns]
-    name = f"{build}_{table.name}"
-    with connection.cursor(name=name) as cursor:
+    with connection.cursor(name=f"{build}_{part.table.name}") as cursor:
         cursor.itersize = FETCH_ROWS
         cursor.execute(
-            f"SELECT {', '.join(keys)}, json_build_array({', '.join(quoted)})::text"
-            f" FROM {build}.{table.name} t ORDER BY {', '.join(keys)}"
+            f"SELECT {part.keys}, {part.row} FROM {build}.{part.table.name} t{part.where}"
+            f" ORDER BY {part.keys}",
+            part.values,
         )
         yield from cursor
 

@@ -20,6 +20,14 @@ from views import CATALOGUE
 from views.model import View
 
 Row = tuple[Any, ...]
+RANGE = 60
+"""Rows that are hashed together: few, so that a table has several ranges."""
+
+
+@pytest.fixture(autouse=True)
+def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are compared in ranges of a few rows."""
+    monkeypatch.setattr(compare, "FETCH_ROWS", RANGE)
 
 
 def changed(column: Column[Any]) -> str:
@@ -138,6 +146,20 @@ def test_a_missing_row_and_one_too_many_are_shown(
     tampering.execute(f"DELETE FROM {table} WHERE {one}".encode())
     (less,) = found(tampering, built)
     assert (less.view, less.kind, less.live) == (view.name, "missing", None)
+
+
+@pytest.mark.parametrize("at", [1, RANGE - 1, RANGE, RANGE + 1, 2 * RANGE, -1])
+def test_no_row_falls_between_two_ranges(
+    at: int, tampering: psycopg.Connection[Row], built: psycopg.Connection[Row]
+) -> None:
+    rows = tampering.execute("SELECT order_id FROM build_1.orders ORDER BY order_id").fetchall()
+    order_id = rows[at - 1 if at > 0 else at][0]
+    gone = tampering.execute("DELETE FROM build_1.orders WHERE order_id = %s", (order_id,))
+    assert gone.rowcount == 1
+    (missing,) = found(tampering, built)
+    assert (missing.view, missing.kind, missing.key) == ("orders", "missing", (order_id,))
+    result = compare.compare((tampering, "build_1"), (built, "build_2"))
+    assert next(view.rows for view in result.views if view.view == "orders") == len(rows)
 
 
 def command(log: Log, database: Database, *arguments: str, code: int = 0) -> Result:

@@ -137,7 +137,7 @@ def _broker(settings: StatusSettings, place: Partition) -> BrokerView:
     if info is None or place[1] >= info.partitions:
         raise UsageError(f"the broker has no partition {place[0]}:{place[1]}")
     return BrokerView(
-        cluster_id=watermarks.cluster_id(admin, BROKER_TIMEOUT_S),
+        cluster_id=watermarks.cluster_id(admin, place[0], BROKER_TIMEOUT_S),
         topic_id=info.id,
         low=watermarks.low_watermarks(admin, [place], BROKER_TIMEOUT_S)[place],
         high=watermarks.high_watermarks(admin, [place], BROKER_TIMEOUT_S)[place],

@@ -103,7 +103,7 @@ def read_generation(client_options: Mapping[str, str]) -> str:
     """What ties a position to this life of the topics."""
     admin = AdminClient({"log_level": "0", **client_options})
     topics = watermarks.topic_ids(admin, CATALOGUE.topics, BROKER_TIMEOUT_S)
-    cluster = watermarks.cluster_id(admin, BROKER_TIMEOUT_S)
+    cluster = watermarks.cluster_id(admin, CATALOGUE.topics[0], BROKER_TIMEOUT_S)
     return generation_of(cluster, [(name, info.id) for name, info in topics.items()])
 
 

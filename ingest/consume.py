@@ -154,7 +154,9 @@ class Log:
     ) -> dict[Partition, BrokerView]:
         """What the broker says of partitions. TransientError: it can't be asked, or lacks one."""
         wanted = sorted(set(partitions))
-        cluster = watermarks.cluster_id(self._admin, timeout_s)
+        if not wanted:
+            return {}
+        cluster = watermarks.cluster_id(self._admin, wanted[0][0], timeout_s)
         topics = watermarks.topic_ids(self._admin, {topic for topic, _ in wanted}, timeout_s)
         missing = sorted({topic for topic, _ in wanted} - topics.keys())
         if missing:

@@ -5,7 +5,7 @@ Stands apart from `worker` so that that page decides and this one owns threads a
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -187,6 +187,7 @@ class _Watch:
         self._seen: Mapping[Partition, Observation] | None = None
         self._held: set[Partition] | None = None
         self._strangers: set[Partition] = set()
+        self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     def __enter__(self) -> None:
@@ -197,7 +198,12 @@ class _Watch:
         self._thread.join(timeout=2 * BROKER_TIMEOUT_S)
 
     def hand_over(self) -> None:
-        """Give the worker what was seen since. Called by the worker's thread."""
+        """Give the worker what was seen since. Called by the worker's thread.
+
+        What ended the look-out is raised here: without it, pauses and freshness would stand still.
+        """
+        if self._failure is not None:
+            raise self._failure
         self._owned = self._parts.worker.positions()
         seen, self._seen = self._seen, None
         if seen is not None:
@@ -219,14 +225,17 @@ class _Watch:
                 self._parts.status.broker_away(None)
             except TransientError as error:
                 self._parts.status.broker_away(str(error))
+            except Exception as error:  # noqa: BLE001 - raised in the worker's thread
+                self._failure = error
+                return
             turn += 1
             self._done.wait(WATCH_S)
 
     def _look(self, *, with_topics: bool) -> None:
         owned = self._owned
         at = self._parts.beside.now()
-        if self._are_others() or with_topics:
-            partitions = self._parts.kafka.all_partitions(BROKER_TIMEOUT_S)
+        partitions = self._parts.kafka.all_partitions(BROKER_TIMEOUT_S)
+        if self._are_others(partitions) or with_topics:
             brokers = self._parts.kafka.describe(partitions, BROKER_TIMEOUT_S)
             self._strangers = self._parts.beside.ensure_rows(brokers)
         ends = self._parts.kafka.ends(owned, BROKER_TIMEOUT_S)
@@ -239,10 +248,10 @@ class _Watch:
         self._parts.status.builds = builds = self._parts.beside.builds()
         METRICS.builds(builds)
 
-    def _are_others(self) -> bool:
+    def _are_others(self, partitions: Iterable[Partition]) -> bool:
         """Whether the cluster, or the life of a topic, is not the one of the last look."""
         before = self._lives
-        first = [(topic, 0) for topic in CATALOGUE.topics]
+        first = [(topic, number) for topic, number in partitions if number == 0]
         brokers = self._parts.kafka.describe(first, BROKER_TIMEOUT_S)
         self._lives = {topic: (b.cluster_id, b.topic_id) for (topic, _), b in brokers.items()}
         return before != self._lives

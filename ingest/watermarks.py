@@ -9,7 +9,7 @@ was already told is committed.
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from confluent_kafka import (
     IsolationLevel,
@@ -77,11 +77,17 @@ def topic_config(
     return {name: entry.value for name, entry in entries.items()}
 
 
-def cluster_id(admin: AdminClient, timeout_s: float = 10.0) -> str:
-    """The id of the cluster. TransientError: no answer, or a broker too old to have one."""
+def cluster_id(admin: AdminClient, topic: str, timeout_s: float = 10.0) -> str:
+    """The id of the cluster, asked for with a topic of it, which need not exist.
+
+    Not by describe_cluster: where every broker is fenced, as one is that was frozen, its answer
+    names no broker, and librdkafka 2.16 ends the process (rd_kafka_admin_response_parse asserts a
+    result that rd_kafka_DescribeClusterResponse_parse did not make). TransientError: no answer, or
+    a broker too old to have an id.
+    """
     try:
-        found = admin.describe_cluster(request_timeout=timeout_s).result(timeout_s).cluster_id
-    except (KafkaException, TimeoutError) as error:
+        found = cast("str | None", admin.list_topics(topic, timeout=timeout_s).cluster_id)
+    except KafkaException as error:
         raise _away("the cluster", error) from error
     if not found:
         raise TransientError("the broker does not say which cluster it belongs to")

@@ -6,10 +6,11 @@ what a snapshot holds against expectation: a row that the schema's types cannot 
 a position that is not reached.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, Final
 
 from graphql import GraphQLError, GraphQLSchema
@@ -29,7 +30,7 @@ from api.position import Consistency
 from api.read import Reading
 from api.tree import Asking, Plan
 
-_SHAPES: Final = 2 * REMEMBERED
+_REMEMBERED_CHARS: Final = 16_000_000
 _MAX_ERRORS: Final = 50
 _BROKEN: Final = BROKEN.encode()
 
@@ -73,9 +74,10 @@ class Routes:
         self._schema = schema
         self._binder = Binder(types, sizes)
         self._plan = lru_cache(REMEMBERED)(Planner(schema, types).plan)
-        self._text = lru_cache(_SHAPES)(partial(compiled, count_cap=count_cap))
+        self._count_cap = count_cap
+        self._statements = _Statements()
         nothing = VariableValues({}, {})
-        self._bound_once = lru_cache(_SHAPES)(lambda field: self._binder.bind(field, nothing))
+        self._bound_once = lru_cache(REMEMBERED)(lambda field: self._binder.bind(field, nothing))
 
     def route(
         self, operation: Operation, variables: Mapping[str, Any], caller: Caller | None
@@ -99,7 +101,14 @@ class Routes:
             return Way.INTROSPECTION
         shapes: tuple[Shape, ...] = tuple(each.shape for each in bound)
         role = (caller or OPERATOR).role
-        return Compiled(plan, bound, lambda build: self._text(plan, shapes, build=build, role=role))
+
+        def compiled_on(build: str) -> Statement:
+            return self._statements.of(
+                (plan, shapes, build, role),
+                lambda: compiled(plan, shapes, build=build, role=role, count_cap=self._count_cap),
+            )
+
+        return Compiled(plan, bound, compiled_on)
 
     def checked(self, compiled: Compiled, reading: Reading) -> Way:
         """Whether what was read is the answer, or why the plain way must find it."""
@@ -112,6 +121,30 @@ class Routes:
         if not field.ask.fixed:
             return self._binder.bind(field, variables)
         return self._bound_once(field)
+
+
+class _Statements:
+    """Statements by what they were made from, the least used forgotten.
+
+    Bounded by what they take together: small documents can make large statements.
+    """
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[Hashable, Statement] = OrderedDict()
+        self._chars = 0
+
+    def of(self, key: Hashable, made: Callable[[], Statement]) -> Statement:
+        """The statement that is known by that key, or a new one."""
+        known = self._known.get(key)
+        if known is not None:
+            self._known.move_to_end(key)
+            return known
+        statement = self._known[key] = made()
+        self._chars += len(statement.text)
+        while self._chars > _REMEMBERED_CHARS:
+            _, forgotten = self._known.popitem(last=False)
+            self._chars -= len(forgotten.text)
+        return statement
 
 
 def _deciding(operation: Operation, variables: VariableValues) -> tuple[tuple[str, Any], ...]:

@@ -121,21 +121,6 @@ class ToMany:
     connection: ConnectionField
     fields: Fields[TypeName | Nodes | Edges | PageInfo | Total]
 
-    @property
-    def shows_places(self) -> bool:
-        """Whether a cursor is asked for."""
-        return any(
-            (
-                isinstance(each, PageInfo)
-                and any(name in ("startCursor", "endCursor") for _, name in each.fields)
-            )
-            or (
-                isinstance(each, Edges)
-                and any(isinstance(inner, Place) for _, inner in each.fields)
-            )
-            for _, each in self.fields
-        )
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OneByKey:

@@ -88,10 +88,17 @@ class Both:
         return len(self._heard)
 
     def ask(
-        self, query: str, variables: Mapping[str, Any] | None = None, caller: Caller | None = None
+        self,
+        query: str,
+        variables: Mapping[str, Any] | None = None,
+        caller: Caller | None = None,
+        *,
+        name: str | None = None,
     ) -> Pair:
         """Both answers."""
-        request = GraphQLRequest(query=query, variables=variables, caller=caller, timeout_ms=0)
+        request = GraphQLRequest(
+            query=query, variables=variables, operation_name=name, caller=caller, timeout_ms=0
+        )
         return self._runner.run(self._ask(request))
 
     def statement(self, query: str, variables: Mapping[str, Any]) -> tuple[str, list[Any]]:

@@ -193,6 +193,16 @@ class Ground:
         ends = high_watermarks(self.place.bootstrap, CATALOGUE.topics)
         eventually(lambda: not self._behind(ends), timeout_s, "every partition is at its end")
 
+    def wait_for_backlog(self, events: int, timeout_s: float = HEALED_S) -> None:
+        """Return when so many offsets lie behind the positions."""
+        eventually(
+            lambda: self._backlog() >= events, timeout_s, f"{events} offsets wait to be read"
+        )
+
+    def _backlog(self) -> int:
+        ends = high_watermarks(self.place.bootstrap, CATALOGUE.topics)
+        return sum(ends.values()) - sum(self.positions().values())
+
     def _behind(self, ends: Positions) -> Positions:
         positions = self.positions()
         return {p: end for p, end in ends.items() if positions.get(p, 0) < end}

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,9 +39,15 @@ def run(
         checkouts = [_planted(m, Path(folder)) for m in mutants]
         clean = _copied(Path(folder) / "clean")
         with ThreadPoolExecutor(at_once) as pool:
-            tests = sorted({mutant.test for mutant in mutants})
-            passed = dict(zip(tests, pool.map(lambda t: _pytest(clean, t)[0], tests), strict=True))
-            return list(pool.map(_Judge(passed, tell), mutants, checkouts))
+            codes = _without(clean, sorted({mutant.test for mutant in mutants}), pool)
+            return list(pool.map(_Judge(codes, tell), mutants, checkouts))
+
+
+def _without(clean: Path, tests: Sequence[str], pool: ThreadPoolExecutor) -> dict[str, int]:
+    """How each test ends without a mutant: all at once, and where one fails, each by itself."""
+    if _pytest(clean, *tests)[0] == 0:
+        return dict.fromkeys(tests, 0)
+    return dict(zip(tests, pool.map(lambda test: _pytest(clean, test)[0], tests), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +60,7 @@ class _Judge:
             why = f"its test does not pass without it (code {self.codes[mutant.test]})"
             return Verdict(mutant, caught=False, why=why, seconds=0.0)
         code, seconds = _pytest(checkout, mutant.test)
-        shutil.rmtree(checkout)
+        shutil.rmtree(checkout, ignore_errors=True)
         caught = code == _FAILED
         why = "" if caught else f"its test ended with code {code}"
         self.tell(f"{mutant.name}: {'caught' if caught else 'ESCAPED'} ({seconds:.0f} s)")
@@ -71,20 +78,29 @@ def _copied(to: Path) -> Path:
     return to
 
 
-def _pytest(checkout: Path, test: str) -> tuple[int, float]:
-    """Exit code and seconds of one test in a checkout, whose code comes before the installed."""
+def _pytest(checkout: Path, *tests: str) -> tuple[int, float]:
+    """Exit code and seconds of tests in a checkout, whose code comes before the installed.
+
+    A group of processes of its own: what hangs is ended with the servers that it started.
+    """
     started = time.monotonic()
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
     environment = {**os.environ, "PYTHONPATH": str(checkout), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        command,
-        cwd=checkout,
-        env=environment,
-        capture_output=True,
-        timeout=TEST_TIMEOUT_S,
-        check=False,
-    )
-    return done.returncode, time.monotonic() - started
+    with (checkout / "pytest.log").open("wb") as log:
+        running = subprocess.Popen(
+            command,
+            cwd=checkout,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            code = running.wait(TEST_TIMEOUT_S * len(tests))
+        except subprocess.TimeoutExpired:
+            os.killpg(running.pid, signal.SIGKILL)
+            code = running.wait()
+    return code, time.monotonic() - started
 
 
 def table(verdicts: Iterable[Verdict]) -> str:

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -12,7 +13,7 @@ from starlette.testclient import TestClient
 
 from api.app import create_app
 from dev.postgres import Postgres
-from tests.fixtures.databases import DatabaseServer
+from tests.fixtures.databases import Database, DatabaseServer
 from tests.fixtures.waiting import eventually
 from tests.integration.api.conftest import Api, settings
 
@@ -98,6 +99,31 @@ def test_a_frozen_database_is_said_quickly_and_its_thaw_is_noticed(
         finally:
             freeze(pids, signal.SIGCONT)
         eventually(lambda: "data" in api.answer(QUERY), 5, "answers after the thaw")
+
+
+def test_a_slow_statement_is_waited_for_while_the_server_lives(database: Database) -> None:
+    given = settings(database.api_dsn, api_connections=1, api_acquire_timeout_s=0.2)
+    with (
+        TestClient(create_app(given)) as client,
+        psycopg.connect(database.dsn, autocommit=True) as watching,
+        psycopg.connect(database.dsn) as locking,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        api = Api(client)
+        api.data(QUERY)
+
+        def sessions() -> int:
+            statement = "SELECT sessions FROM pg_stat_database WHERE datname = current_database()"
+            ((count,),) = watching.execute(statement).fetchall()
+            return int(count)
+
+        before = sessions()
+        locking.execute("LOCK TABLE build_1.orders IN ACCESS EXCLUSIVE MODE")
+        answer = thread.submit(api.data, "{ orders { totalCount } }")
+        eventually(lambda: sessions() > before, 20, "asks by another session whether it lives")
+        assert not answer.done()
+        locking.rollback()
+        assert answer.result(20) == {"orders": {"totalCount": 0}}
 
 
 def freeze(pids: list[int], how: signal.Signals) -> None:

@@ -54,7 +54,14 @@ class Both:
     def __init__(self, dsn: str) -> None:
         schema = graphql_schema()
         self._heard: list[str] = []
-        options = ReaderOptions(dsn=dsn, topics=CATALOGUE.topics, connections=2)
+        # Patient, so that a busy machine is not taken for a server that is away.
+        options = ReaderOptions(
+            dsn=dsn,
+            topics=CATALOGUE.topics,
+            connections=2,
+            acquire_timeout_s=60,
+            statement_timeout_s=60,
+        )
         self._reader = Reader(options, observe=self._heard.append)
         documents = self._documents = Documents(
             schema, introspection=True, limits=LIMITS, sizes=SIZES

@@ -14,6 +14,7 @@ FAULTS = (
     "commit late",
     "fail-over",
     "swap",
+    "swap lost",
 )
 
 

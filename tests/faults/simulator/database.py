@@ -62,7 +62,7 @@ class Transaction(Future[None]):
 
     def __init__(self, store: "Store", folded: Folded, epochs: Mapping[Partition, int]) -> None:
         self.store = store
-        self.build = store.build
+        self.build = -1
         self.folded = folded
         self.epochs = dict(epochs)
         self.state = SENT
@@ -150,11 +150,12 @@ class Database:
             self._commit(transaction)
 
     def _lock(self, transaction: Transaction) -> None:
-        rows = self.builds[transaction.build]
         moves = transaction.folded.advances
         if transaction.store.is_gone():
             self._fail(transaction, "failed clean")
             return
+        transaction.build = transaction.store.build
+        rows = self.builds[transaction.build]
         if any(rows[p].holder is not None for p in moves):
             return
         lost = tuple(p for p in moves if not self._passes(transaction, rows[p], p))
@@ -238,10 +239,10 @@ class Database:
         self._release(transaction)
 
     def _release(self, transaction: Transaction) -> None:
-        transaction.state = OVER
-        rows = self.builds[transaction.build]
-        for partition in transaction.folded.advances:
-            if rows[partition].holder is transaction:
+        held, transaction.state = transaction.state == LOCKED, OVER
+        if held:
+            rows = self.builds[transaction.build]
+            for partition in transaction.folded.advances:
                 rows[partition].holder = None
 
     # What a commit leaves behind, against the log.
@@ -323,8 +324,6 @@ class Database:
         for row in self.live.values():
             row.epoch += 1
         self.builds.append(new)
-        # A standby that lacks the swap is not played: its workers would have no such build.
-        self._standby = None
         self.bit("swap")
 
     def fail_over(self) -> bool:
@@ -339,6 +338,8 @@ class Database:
         for transaction in list(self.open):
             self._fail(transaction, "server gone")
         self.ghosts.clear()
+        if len(self._standby) < len(self.builds):
+            self.bit("swap lost")
         self.builds, self._standby = self._standby, None
         return True
 

@@ -26,8 +26,7 @@ from api.live import LiveQueries
 from api.metrics import CONTENT_TYPE, Metrics
 from api.observe import Observed
 from api.page import PageSizes
-from api.position import Consistency
-from api.read import RETRY_AFTER_S, Observe, Reader, ReaderOptions, Snapshot, ignore
+from api.read import RETRY_AFTER_S, Observe, Reader, ReaderOptions, ignore
 from api.route import Routes
 from api.schema import SCHEMA, TYPES, sdl
 from api.settings import ApiSettings
@@ -120,7 +119,7 @@ def _service(settings: ApiSettings, observe: Observe) -> Service:
         ),
         observe=observe,
     )
-    movements = Movements(settings.notify_dsn, lambda: reader.read(_standing))
+    movements = Movements(settings.notify_dsn, reader.standing)
     schema = graphql_schema()
     sizes = PageSizes(settings.api_page_default, settings.api_page_most)
     executor = Executor(
@@ -166,10 +165,6 @@ def _service(settings: ApiSettings, observe: Observe) -> Service:
         movements=movements,
         metrics=metrics,
     )
-
-
-async def _standing(snapshot: Snapshot) -> Consistency:
-    return snapshot.consistency
 
 
 def graphql_schema() -> GraphQLSchema:

@@ -183,6 +183,13 @@ class Reader:
                 self._build = None
         raise UnavailableError(_AWAY)
 
+    async def standing(self) -> Consistency:
+        """Where the views stand now. Errors as `answer`."""
+        reading = await self.answer(
+            lambda build: (f"SELECT {standing_sql(build)}{FROM_LIVE}", ()), caller=None
+        )
+        return reading.consistency
+
     async def missing_views(self, views: Sequence[str]) -> list[str]:
         """Which of these views the live build does not hold yet."""
 

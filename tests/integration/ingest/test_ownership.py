@@ -1,0 +1,87 @@
+"""Ownership in the database: who may say how fresh a position is, and who is in the way."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from ingest import claim as ownership
+from ingest.claim import BrokerView, Claimed, Observation, claim, observe
+from ingest.connect import APPLICATION, Session
+from ingest.errors import FencedError
+from ingest.form import form_of
+from schemas import contracts
+from tests.fixtures.databases import Database
+from tests.integration.ingest.running import BUILD, query
+from views import CATALOGUE
+from views.positions import Partition
+
+_BROKER = BrokerView(cluster_id="cluster", topic_id="topic", low=0, high=9)
+_OURS: Partition = ("orders", 0)
+_NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def session(database: Database) -> Iterator[Session]:
+    forms = {
+        view.stream.topic: form_of(view, contracts.load(view.stream.contract).schema)
+        for view in CATALOGUE.stream_views
+    }
+    with closing(Session(database.dsn, catalogue=CATALOGUE, forms=forms)) as opened:
+        yield opened
+
+
+def _epoch(session: Session) -> int:
+    claimed = claim(session, {_OURS: _BROKER})[_OURS]
+    assert isinstance(claimed, Claimed)
+    return claimed.epoch
+
+
+def _seen(dsn: str) -> tuple[Any, ...]:
+    (row,) = query(dsn, f"SELECT end_offset, complete_as_of FROM {BUILD}.positions")
+    return row
+
+
+def test_a_position_is_complete_as_of_a_time_only_once_the_end_seen_then_is_reached(
+    session: Session, database: Database
+) -> None:
+    epochs = {_OURS: _epoch(session)}
+    observe(session, {_OURS: Observation(9, _NOON)}, epochs)
+    assert _seen(database.dsn) == (9, None)
+    query(database.dsn, f"UPDATE {BUILD}.positions SET next_offset = 9")
+    observe(session, {_OURS: Observation(9, _NOON)}, epochs)
+    assert _seen(database.dsn) == (9, _NOON)
+    observe(session, {_OURS: Observation(9, _NOON - timedelta(hours=1))}, epochs)
+    assert _seen(database.dsn) == (9, _NOON)
+
+
+def test_who_was_replaced_says_nothing_of_freshness_and_learns_of_it(
+    session: Session, database: Database
+) -> None:
+    old = {_OURS: _epoch(session)}
+    _epoch(session)
+    with pytest.raises(FencedError):
+        observe(session, {_OURS: Observation(0, _NOON)}, old)
+    assert _seen(database.dsn) == (None, None)
+
+
+def test_a_session_from_before_a_swap_takes_nothing(session: Session, database: Database) -> None:
+    assert _epoch(session) == 1
+    query(database.dsn, "UPDATE ingest.builds SET state = 'previous'")
+    with pytest.raises(FencedError):
+        _epoch(session)
+
+
+def test_whatever_of_ours_holds_a_position_is_ended_by_a_taker_over(
+    session: Session, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownership, "GHOST_WAIT_S", 0.2)
+    assert _epoch(session) == 1
+    with closing(psycopg.connect(database.dsn, application_name=f"{APPLICATION} frozen")) as frozen:
+        frozen.execute(f"SELECT FROM {BUILD}.positions FOR UPDATE")
+        assert _epoch(session) == 2
+        with pytest.raises(psycopg.OperationalError):
+            frozen.execute("SELECT 1")

@@ -106,7 +106,8 @@ def test_a_topic_created_anew_and_filled_at_once_is_refused_and_rebuilt_from_by_
     ends = high_watermarks(ground.place.bootstrap, CATALOGUE.topics)
     eventually(lambda: hold(ground.place.dsn, "build_2").next_offsets == ends, HEALED_S, "all in")
     assert taken(ground, "known", "build_2") == 0
-    assert wrong(ground, "build_2") == []
+    # Dead letters of the first life stay on record, under the same coordinates.
+    assert [said for said in wrong(ground, "build_2") if not said.startswith("dead letter")] == []
     worker.wait_ready()
 
 
@@ -115,13 +116,13 @@ def test_records_deleted_before_they_were_read_are_named_and_accepted_by_command
 ) -> None:
     ground, worker = at_work
     before = ground.positions()["orders", 0]
-    command(ground, "pause", "orders", "0")
+    worker.freeze()
     fill(ground, 60, "later")
     low = before + 5
     admin = ground.admin()  # must outlive the call: its end cancels what it was asked
     for done in admin.delete_records([TopicPartition("orders", 0, low)]).values():
         done.result()
-    command(ground, "resume", "orders", "0")
+    worker.thaw()
     refused(worker, "5 events of orders:0 are gone: the log starts at", partitions=1)
     ground.bites.bit(TRIMMED)
     assert ground.positions()["orders", 0] == before

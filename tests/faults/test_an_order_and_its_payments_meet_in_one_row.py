@@ -113,7 +113,7 @@ def test_ten_thousand_orders_and_payments_meet_under_load(narrow: Ground) -> Non
     pairs = Pairs(narrow, seed=99, count=10_000)
     holders = _holders(narrow)
     both = [one for pair in zip(pairs.orders(), pairs.payments(), strict=True) for one in pair]
-    narrow.trickle(both, per_s=600)
+    trickle = narrow.trickle(both, per_s=600)
     seen = 0
 
     def all_in() -> bool:
@@ -123,6 +123,7 @@ def test_ten_thousand_orders_and_payments_meet_under_load(narrow: Ground) -> Non
         return sum(narrow.positions().values()) >= len(both)
 
     eventually(all_in, 600, "all pairs are in")
+    trickle.stop()
     assert seen > 0, "they never met"
     narrow.bites.bit(MET, seen)
     narrow.must_be_right()

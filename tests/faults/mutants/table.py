@@ -15,6 +15,10 @@ _UNKNOWN: Final = "tests/faults/test_a_commit_of_unknown_outcome_counts_once.py"
 _DECODE: Final = "tests/unit/ingest/test_decode.py"
 _LETTERS: Final = "tests/integration/dead_letters/test_keeping.py"
 _REDRIVE: Final = "tests/integration/dead_letters/test_redrive.py"
+_OUTBOX: Final = "tests/integration/dead_letters/test_outbox.py"
+_BREAKER: Final = "tests/integration/dead_letters/test_breaker.py"
+_OWNERSHIP: Final = "tests/integration/ingest/test_ownership.py"
+_REFUSALS: Final = "tests/unit/ingest/test_claim.py"
 _SNAPSHOTS: Final = "tests/integration/api/test_snapshots.py"
 
 MUTANTS: Final = (
@@ -151,6 +155,119 @@ MUTANTS: Final = (
         new="if seen.high <= end + 1]",
         test=_SIMULATOR,
     ),
+    Mutant(
+        name="membership-not-asked",
+        bug="a fenced worker takes its partitions anew without asking the group",
+        file="ingest/worker.py",
+        old="        self._unconfirmed = True\n",
+        new="",
+        test=_SIMULATOR,
+    ),
+    Mutant(
+        name="confirmed-after-all",
+        bug="a worker that is no member keeps what it wanted to claim",
+        file="ingest/worker.py",
+        old="            self._to_claim.clear()\n",
+        new="",
+        test=_SIMULATOR,
+    ),
+    Mutant(
+        name="revoke-does-not-wait",
+        bug="a partition is let go while its batch is being written",
+        file="ingest/worker.py",
+        old="        self._await_write()\n        reached(IN_REVOKE)\n",
+        new="        reached(IN_REVOKE)\n",
+        test="tests/unit/ingest/test_revoke.py",
+    ),
+    Mutant(
+        name="paused-goes-on",
+        bug="the position of a partition that an operator paused moves on",
+        file="ingest/worker.py",
+        old="            if partition in self._paused or (end <= owned.committed and stop is None):",
+        new="            if end <= owned.committed and stop is None:",
+        test=_SIMULATOR,
+    ),
+    Mutant(
+        name="loss-in-halves",
+        bug="the record that the database refuses is forgotten before it is committed as dead",
+        file="ingest/worker.py",
+        old="        self._condemned[place] = Fault(Reason.REFUSED_BY_DATABASE, str(error))\n",
+        new="        place = place\n",
+        test=_SIMULATOR,
+    ),
+    Mutant(
+        name="behind-the-stop",
+        bug="records behind the one that opened the breaker are applied",
+        file="ingest/worker.py",
+        old="    return stop is not None and item.record.offset >= stop.offset\n",
+        new="    return stop is not None and item.record.offset > stop.offset\n",
+        test=_SIMULATOR,
+    ),
+    Mutant(
+        name="breaker-begins-anew",
+        bug="each batch begins to count dead letters at none",
+        file="ingest/worker.py",
+        old="            course = before.get(partition, owned.course)\n",
+        new="            course = Course()\n",
+        test=f"{_BREAKER}::test_a_topic_gone_bad_stops_at_the_same_record_whatever_the_batches",
+    ),
+    # Ownership.
+    Mutant(
+        name="trimmed-log-read-on",
+        bug="events that retention removed are passed over in silence",
+        file="ingest/claim.py",
+        old="    if next_offset < broker.low:\n",
+        new="    if False:\n",
+        test=_REFUSALS,
+    ),
+    Mutant(
+        name="recreated-topic-read-on",
+        bug="the offsets of a topic's earlier life are taken for those of the new one",
+        file="ingest/claim.py",
+        old='    if row["topic_id"] not in (None, broker.topic_id):\n',
+        new="    if False:\n",
+        test=_REFUSALS,
+    ),
+    Mutant(
+        name="old-build-taken",
+        bug="a session from before a swap takes partitions of the retired build",
+        file="ingest/claim.py",
+        old='    if session.target is None and row != ("live",):\n',
+        new="    if False:\n",
+        test=_OWNERSHIP,
+    ),
+    Mutant(
+        name="newer-owner-overlooked",
+        bug="a worker takes back what a newer one has taken over",
+        file="ingest/claim.py",
+        old="        if lost:\n            raise FencedError(lost)\n        taken = {",
+        new="        taken = {",
+        test=("tests/faults/test_a_claim_takes_what_is_new_beside_what_is_its_own.py"),
+    ),
+    Mutant(
+        name="ghosts-stay",
+        bug="a frozen owner holds its position row for as long as it likes",
+        file="ingest/claim.py",
+        old="    timer.start()\n",
+        new="",
+        test=_OWNERSHIP,
+    ),
+    Mutant(
+        name="fresh-without-the-end",
+        bug="a position counts as fresh though the end seen was not reached",
+        file="ingest/claim.py",
+        old='" complete_as_of = CASE WHEN next_offset >= %(high)s"',
+        new='" complete_as_of = CASE WHEN true"',
+        test=_OWNERSHIP,
+    ),
+    Mutant(
+        name="replaced-owner-notes",
+        bug="an owner that was replaced goes on telling how fresh its position is",
+        file="ingest/claim.py",
+        old='" WHERE topic = %(topic)s AND partition = %(partition)s AND owner_epoch = %(epoch)s"',
+        new='" WHERE topic = %(topic)s AND partition = %(partition)s AND %(epoch)s > 0"',
+        test=_OWNERSHIP,
+    ),
     # Reading events.
     Mutant(
         name="trailing-bytes-in-a-crowd",
@@ -218,6 +335,25 @@ MUTANTS: Final = (
         new="            f' WHEN b.partition = {of}.source_partition THEN false'",
         test=_RULES,
     ),
+    Mutant(
+        name="equal-version-overwrites",
+        bug="an event of the same version with other content replaces the row",
+        file="ingest/statements.py",
+        old='f" AND s.version > x.version WHERE NOT m.made) n"',
+        new='f" AND s.version >= x.version WHERE NOT m.made) n"',
+        test=(
+            f"{_RULES}::"
+            "test_the_same_version_with_other_content_is_a_dead_letter_and_the_first_stays"
+        ),
+    ),
+    Mutant(
+        name="delta-sign",
+        bug="what a row added to a total before is added once more",
+        file="views/sums.py",
+        old="((-gone.c[name]).label(name) for name in aggregate.measures)",
+        new="((+gone.c[name]).label(name) for name in aggregate.measures)",
+        test=f"{_RULES}::test_a_payment_that_moves_on_is_summed_once",
+    ),
     # Dead letters.
     Mutant(
         name="letters-made-twice",
@@ -243,6 +379,70 @@ MUTANTS: Final = (
         new="    return False\n",
         test="tests/unit/ingest/test_breaker.py",
     ),
+    Mutant(
+        name="redrive-not-idempotent",
+        bug="a letter that another redrive closed meanwhile is applied and closed again",
+        file="ingest/redrive.py",
+        old="\"SELECT id FROM ingest.dead_letters WHERE id = ANY(%s) AND state = 'open'\"",
+        new='"SELECT id FROM ingest.dead_letters WHERE id = ANY(%s)"',
+        test=f"{_REDRIVE}::test_a_redrive_that_another_one_overtakes_changes_nothing",
+    ),
+    Mutant(
+        name="redrive-not-listed",
+        bug="a build does not note which redriven letters it holds",
+        file="ingest/redrive.py",
+        old="        list_applied(connection, build, places)\n",
+        new="",
+        test=f"{_REDRIVE}::test_a_redrive_applies_closes_and_tells_and_a_second_one_changes_nothing",
+    ),
+    Mutant(
+        name="redrive-moves-nobody",
+        bug="readers are not told of rows that a redrive changed",
+        file="ingest/redrive.py",
+        old='"UPDATE ingest.builds SET change_counter = change_counter + 1 WHERE name = %s"',
+        new='"UPDATE ingest.builds SET change_counter = change_counter WHERE name = %s"',
+        test=f"{_REDRIVE}::test_a_redrive_applies_closes_and_tells_and_a_second_one_changes_nothing",
+    ),
+    Mutant(
+        name="senders-collide",
+        bug="two workers send the same dead letter",
+        file="ingest/outbox.py",
+        old=' FOR UPDATE OF o SKIP LOCKED"',
+        new='"',
+        test=f"{_OUTBOX}::test_senders_at_the_same_time_do_not_send_the_same_row",
+    ),
+    Mutant(
+        name="sent-before-delivered",
+        bug="a dead letter is noted as sent though the broker did not take it",
+        file="ingest/outbox.py",
+        old="                    self._note(sent.delivered)\n",
+        new="                    self._note([letter.id for letter in letters])\n",
+        test=f"{_OUTBOX}::test_one_letter_that_the_broker_refuses_does_not_hold_up_the_others",
+    ),
+    Mutant(
+        name="discard-takes-all",
+        bug="a discard overrules what was decided on a letter before",
+        file="ingest/operate.py",
+        old="decided_by = %(who)s{MATCHES} AND state = 'open'\"",
+        new='decided_by = %(who)s{MATCHES}"',
+        test=f"{_LETTERS}::test_what_was_decided_on_a_letter_stays_decided",
+    ),
+    Mutant(
+        name="purge-leaves-unsent",
+        bug="bytes that were purged are sent all the same",
+        file="ingest/operate.py",
+        old='" unsent AS (DELETE FROM ingest.outbox USING old WHERE dead_letter_id = old.id)"',
+        new='" unsent AS (SELECT FROM old)"',
+        test=f"{_LETTERS}::test_what_is_purged_is_not_sent_any_more",
+    ),
+    Mutant(
+        name="resume-stays-stopped",
+        bug="a resume leaves a stopped partition stopped",
+        file="ingest/operate.py",
+        old='sql.SQL("paused = false, stopped_reason = NULL")',
+        new='sql.SQL("paused = false")',
+        test=f"{_BREAKER}::test_a_resume_without_a_mend_stops_again_soon",
+    ),
     # Reading views.
     Mutant(
         name="no-tie-break",
@@ -260,6 +460,30 @@ MUTANTS: Final = (
         new="FOR SELECT TO {CUSTOMER} USING (true)",
         test="tests/integration/api/test_callers.py",
     ),
+    Mutant(
+        name="at-least-one",
+        bug="a position is held to be in where only one of its partitions is",
+        file="views/positions.py",
+        old="return all(self.next_offsets.get(tp, 0) >= n for tp, n in other.next_offsets.items())",
+        new="return any(self.next_offsets.get(tp, 0) >= n for tp, n in other.next_offsets.items())",
+        test="tests/unit/views/test_positions.py",
+    ),
+    Mutant(
+        name="hidden-shown",
+        bug="rows of removed orders are shown",
+        file="api/selects.py",
+        old='        yield column(target, "visible")\n',
+        new='        yield "true"\n',
+        test="tests/integration/api/test_reading.py::test_hidden_rows_are_never_shown_anywhere",
+    ),
+    Mutant(
+        name="stale-position",
+        bug="a position that is not there yet is taken for there",
+        file="api/position.py",
+        old="        if not consistency.vector.includes(requirement.at_least):\n",
+        new="        if False:\n",
+        test="tests/integration/api/test_waiting.py::test_the_time_out_is_kept_and_says_what_is_there",
+    ),
     # Rebuilds.
     Mutant(
         name="swap-without-fence",
@@ -276,5 +500,14 @@ MUTANTS: Final = (
         old="        reasons = [self._reason(record) for record in records]\n",
         new="        reasons: list[Reason | None] = [None for _record in records]\n",
         test="tests/integration/rebuild/test_letters.py",
+    ),
+    Mutant(
+        name="retried-letters-stay-open",
+        bug="letters that a rebuild took in stay open",
+        file="rebuild/swap.py",
+        old="            close_retried(connection, retried)\n",
+        new="",
+        test="tests/integration/rebuild/test_letters.py"
+        "::test_a_fixed_decoder_brings_open_ones_in_and_the_swap_closes_them",
     ),
 )

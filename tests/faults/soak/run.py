@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 from confluent_kafka import KafkaException
@@ -92,7 +92,7 @@ class Result:
     codes: Counter[str] = field(default_factory=Counter)
     answer_s: list[float] = field(default_factory=list)
     refusal_s: list[float] = field(default_factory=list)
-    use: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    use: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def bit(self) -> list[Injected]:

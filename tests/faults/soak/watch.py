@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import psycopg
 
@@ -49,6 +49,12 @@ class Course:
     def most(self, what: Callable[[Sample], float]) -> float:
         """The highest of all."""
         return max((what(s) for life in self.lives.values() for s in life), default=0.0)
+
+    def by_minute(self, what: Callable[[Sample], float]) -> list[float]:
+        """What the longest life held at the end of each of its minutes."""
+        life = max(self.lives.values(), key=len, default=[])
+        ends = {int(sample.age_s // 60): what(sample) for sample in life}
+        return [round(ends[minute]) for minute in sorted(ends)]
 
     def growth(self, what: Callable[[Sample], float]) -> tuple[float, float]:
         """The medians of the first and the last quarter of the longest life, once it is settled."""
@@ -133,9 +139,9 @@ class Watch:
             "the database", "connections", max(self.connections, default=0), MOST_CONNECTIONS
         )
 
-    def figures(self) -> dict[str, dict[str, float]]:
+    def figures(self) -> dict[str, dict[str, Any]]:
         """For the report: most and growth of each process, and the database's connections."""
-        rows = {
+        rows: dict[str, dict[str, Any]] = {
             name: {
                 "lives": len(course.lives),
                 "most_mb": round(course.most(_mb), 1),
@@ -144,6 +150,7 @@ class Watch:
                 "most_open_files": course.most(_files),
                 "first_open_files": course.growth(_files)[0],
                 "last_open_files": course.growth(_files)[1],
+                "mb_by_minute": course.by_minute(_mb),
             }
             for name, course in self.courses.items()
             if course.lives

@@ -2,12 +2,12 @@
 
 Stands apart because it is what is left to do for every request once plan and text are known. The
 arguments are read by the functions that the plain path uses, so both refuse the same ones and a
-cursor means the same to both.
+cursor means the same to both. Why one is refused no client hears from here: the plain way says it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from graphql.execution.values import VariableValues, get_argument_values
 
@@ -29,7 +29,9 @@ from api.page import (
 )
 from api.scalars import storable
 from api.sql import Sql
-from api.tree import Asking, ById, OneByKey, ToMany
+from api.tree import Asking, ById, OneByKey, ToMany, alias
+
+_PAGING: Final = ("first", "last", "after", "before")
 
 
 class KeyShape(NamedTuple):
@@ -76,11 +78,6 @@ class Bound:
     values: tuple[Any, ...]
     scope: CursorScope | None = None
     cursors: tuple[Cursor, ...] = ()
-
-
-def alias(number: int) -> str:
-    """The name of a row of the plan in the SQL."""
-    return f"t{number}"
 
 
 class Binder:
@@ -175,9 +172,6 @@ def _page(field: ToMany, given: Mapping[str, Any], sizes: PageSizes) -> Bound:
         width=len(values),
     )
     return Bound(shape, values, scope, window.cursors)
-
-
-_PAGING = ("first", "last", "after", "before")
 
 
 def _texts(view_type: ViewType, key: Iterable[Any]) -> Iterable[str]:

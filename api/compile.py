@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Final
 
-from api.bind import IdsShape, PageShape, PlaceShape, Shape, alias
+from api.bind import IdsShape, PageShape, PlaceShape, Shape
 from api.chain import (
     OPAQUE,
     Expression,
@@ -52,6 +52,7 @@ from api.tree import (
     ToOne,
     Total,
     TypeName,
+    alias,
 )
 
 _VALUE: Final = re.compile(r"\$(\d+)")

@@ -123,7 +123,7 @@ class ViewType:
     def __eq__(self, other: object) -> bool:
         return self is other
 
-    @property
+    @cached_property
     def key(self) -> tuple[str, ...]:
         """The columns that name a row."""
         return self.view.key

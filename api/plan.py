@@ -55,7 +55,9 @@ from api.tree import (
     TypeName,
 )
 
-_INTROSPECTION: Final = ("__schema", "__type")
+_NODES: Final = ("node", "nodes")
+_POSITION: Final = "position"
+_TYPE_NAME: Final = "__typename"
 
 A = TypeVar("A", bound=Asking)
 
@@ -68,7 +70,7 @@ class Planner:
         self._types = types
 
     def plan(self, operation: Operation, deciding: tuple[tuple[str, Any], ...]) -> Plan | None:
-        """The plan; None: the operation asks about the schema, which is not in the database.
+        """The plan; None: a field of the root is none of those that come from views.
 
         GraphQLError: a variable that decides a directive is null.
         """
@@ -97,6 +99,7 @@ class _Planning:
         self._by_view = {each.view.name: each for each in types}
         self._one = {camel(each.one): each for each in types}
         self._many = {camel(each.many): each for each in types}
+        self._roots = {*self._one, *self._many, *_NODES, _POSITION, _TYPE_NAME}
         self._asks = 0
         self._asking: dict[int, Asking] = {}
         self._numbers = 0
@@ -107,7 +110,7 @@ class _Planning:
         collected = collect_fields(
             self._schema, self._fragments, self._variables, query, self._operation
         ).grouped_field_set
-        if any(found[0].node.name.value in _INTROSPECTION for found in collected.values()):
+        if not {found[0].node.name.value for found in collected.values()} <= self._roots:
             return None
         fields = self._each(collected, query, self._root)
         return Plan(fields, tuple(self._asking[number] for number in range(self._asks)))
@@ -119,11 +122,11 @@ class _Planning:
         if name in self._many:
             connection = ConnectionField(target=self._many[name])
             return self._to_many(connection, definition, found)
-        if name == "position":
+        if name == _POSITION:
             return self._standing(definition, found)
         ask = self._ask(definition, found)
         rows = {each: self._row(view_type, found) for each, view_type in self._by_name.items()}
-        return self._noted(ById(ask, rows, many=name == "nodes"))
+        return self._noted(ById(ask, rows, many=name == _NODES[1]))
 
     def _row(
         self, view_type: ViewType, found: list[FieldDetails], *, number: int | None = None
@@ -237,7 +240,7 @@ class _Planning:
     ) -> Fields[Any]:
         return tuple(
             (key, TypeName(object_type.name))
-            if found[0].node.name.value == "__typename"
+            if found[0].node.name.value == _TYPE_NAME
             else (key, member(found[0].node.name.value, _field(object_type, found), found))
             for key, found in collected.items()
         )

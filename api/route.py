@@ -1,9 +1,9 @@
 """Which way an operation is answered: compiled to one statement, or by resolvers; and why.
 
 The one place that decides. Compiled is the rule. The plain way is for what asks about the schema,
-for arguments that are refused (it knows at which places of an answer they are refused), and for
-what a snapshot holds against expectation: a row that the schema's types cannot show, a cursor from
-a position that is not reached.
+or for another field of the root that does not come from views; for arguments that are refused (it
+knows at which places of an answer they are refused); and for what a snapshot holds against
+expectation: a row that the schema's types cannot show, a cursor from a position not reached.
 """
 
 from collections import OrderedDict

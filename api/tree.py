@@ -18,6 +18,11 @@ Fields = tuple[tuple[str, T], ...]
 """Response key -> what stands there, in the order of the answer."""
 
 
+def alias(number: int) -> str:
+    """What a numbered row of the tree is called in SQL."""
+    return f"t{number}"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Ask:
     """A field with arguments, as it is written. `fixed`: no variable has a say in them."""

@@ -98,20 +98,18 @@ def _blocked(stranger: psycopg.Connection[Any]) -> list[int]:
 
 def backends_killed(trouble: Trouble) -> int:
     """SIGKILL of a backend of the worker's, again and again: each time the server starts over."""
-    for _ in range(3):
+    for _ in range(2):
         ((pid,), *_others) = trouble.ask(f"SELECT pid FROM pg_stat_activity WHERE {_OURS}")
         os.kill(pid, signal.SIGKILL)
         eventually(trouble.field.stack.postgres.answers, _S, "the server is back")
         trouble.ground.wait_for_progress(20)
-    return 3
+    return 2
 
 
 def stopped_at_once(trouble: Trouble) -> int:
     """Immediate stop: no checkpoint, no good-bye."""
-    for _ in range(2):
-        trouble.field.stack.postgres.restart("immediate")
-        trouble.ground.wait_for_progress(20)
-    return 2
+    trouble.field.stack.postgres.restart("immediate")
+    return 1
 
 
 def killed(trouble: Trouble) -> int:

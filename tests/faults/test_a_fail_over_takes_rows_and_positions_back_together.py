@@ -129,7 +129,7 @@ def test_commits_lost_in_a_fail_over_are_read_and_applied_again(
     migrate(pair.dsn)  # finds the new primary too
 
 
-@pytest.mark.parametrize("level", ["on", "remote_apply"])
+@pytest.mark.parametrize("level", ["on", pytest.param("remote_apply", marks=pytest.mark.proof)])
 def test_with_synchronous_replication_nothing_that_a_reader_saw_is_lost(
     pair: Pair, ground: Ground, reader: Reader, level: str
 ) -> None:

@@ -131,6 +131,8 @@ class Reader:
             kwargs={
                 "row_factory": dict_row,
                 "connect_timeout": 3,
+                # Texts are spliced into answers as they come, and JSON is UTF-8.
+                "client_encoding": "UTF8",
                 "application_name": "viewkeeper-api",
                 "options": _session_options(options),
             },
@@ -342,6 +344,8 @@ def _session_options(options: ReaderOptions) -> str:
         "idle_in_transaction_session_timeout": timeout_ms * 4,
         "TimeZone": "UTC",
         "DateStyle": "ISO",
+        # Statements are long and quick: to compile their expressions takes longer than to run them.
+        "jit": "off",
         "default_transaction_read_only": "on",
         **({"role": CUSTOMER} if options.guarded else {}),
     }

@@ -9,7 +9,10 @@ _SIMULATOR: Final = (
     "tests/faults/test_no_schedule_loses_or_doubles_an_event.py::test_no_schedule_breaks_a_promise"
 )
 _RULES: Final = "tests/integration/ingest/test_rules.py"
-_TRANSACTIONS: Final = "tests/integration/ingest/test_transactions.py"
+_ABORTED: Final = (
+    "tests/integration/ingest/test_transactions.py"
+    "::test_aborted_events_never_count_and_positions_pass_them[from a backlog]"
+)
 _PAUSED: Final = "tests/faults/test_a_paused_owner_cannot_write_after_takeover.py"
 _UNKNOWN: Final = "tests/faults/test_a_commit_of_unknown_outcome_counts_once.py"
 _DECODE: Final = "tests/unit/ingest/test_decode.py"
@@ -29,7 +32,7 @@ MUTANTS: Final = (
         file="ingest/write.py",
         old="        _expect_hit(fences)\n",
         new="",
-        test=_PAUSED,
+        test=f"{_PAUSED}::test_a_woken_owner_writes_nothing_and_rejoins[between transactions]",
     ),
     Mutant(
         name="position-before-rows",
@@ -39,7 +42,10 @@ MUTANTS: Final = (
         new="        _expect_hit(fences)\n        connection.commit()\n"
         "        stage(connection, statements, folded)\n        with connection.pipeline():\n"
         "            changed = _change_rows(connection, statements, folded)\n        _expect",
-        test=_UNKNOWN,
+        test=(
+            f"{_UNKNOWN}::test_an_unknown_commit_neither_loses_nor_doubles_an_event"
+            "[commit cut before the server]"
+        ),
     ),
     Mutant(
         name="auto-commit",
@@ -47,7 +53,7 @@ MUTANTS: Final = (
         file="ingest/connect.py",
         old="            self._connection = connection\n",
         new="            connection.autocommit = True\n            self._connection = connection\n",
-        test=_RULES,
+        test=f"{_RULES}::test_a_record_that_the_database_refuses_is_found_and_its_neighbours_land",
     ),
     Mutant(
         name="read-uncommitted",
@@ -55,7 +61,7 @@ MUTANTS: Final = (
         file="ingest/settings.py",
         old='"isolation.level": "read_committed"',
         new='"isolation.level": "read_uncommitted"',
-        test=_TRANSACTIONS,
+        test=_ABORTED,
     ),
     Mutant(
         name="poison-swallowed",
@@ -79,7 +85,7 @@ MUTANTS: Final = (
         file="ingest/claim.py",
         old="        next_offset=next_offset,\n        paused=paused,",
         new="        next_offset=max(next_offset, broker.high),\n        paused=paused,",
-        test=_TRANSACTIONS,
+        test=_ABORTED,
     ),
     Mutant(
         name="blind-retry",
@@ -137,7 +143,7 @@ MUTANTS: Final = (
         file="ingest/claim.py",
         old='" owner_epoch = p.owner_epoch + 1, owner = excluded.owner,"',
         new='" owner_epoch = p.owner_epoch, owner = excluded.owner,"',
-        test=_PAUSED,
+        test=f"{_PAUSED}::test_a_woken_owner_writes_nothing_and_rejoins[between transactions]",
     ),
     Mutant(
         name="stuck-behind-aborted",
@@ -145,7 +151,7 @@ MUTANTS: Final = (
         file="ingest/worker.py",
         old="max(owned.read_to, passed.get(p, 0))",
         new="owned.read_to",
-        test=_TRANSACTIONS,
+        test=_ABORTED,
     ),
     Mutant(
         name="fresh-too-soon",
@@ -183,8 +189,8 @@ MUTANTS: Final = (
         name="paused-goes-on",
         bug="the position of a partition that an operator paused moves on",
         file="ingest/worker.py",
-        old="            if partition in self._paused or (end <= owned.committed and stop is None):",
-        new="            if end <= owned.committed and stop is None:",
+        old="if partition in self._paused or (end <= owned.committed and stop is None):",
+        new="if end <= owned.committed and stop is None:",
         test=_SIMULATOR,
     ),
     Mutant(
@@ -192,7 +198,7 @@ MUTANTS: Final = (
         bug="the record that the database refuses is forgotten before it is committed as dead",
         file="ingest/worker.py",
         old="        self._condemned[place] = Fault(Reason.REFUSED_BY_DATABASE, str(error))\n",
-        new="        place = place\n",
+        new="",
         test=_SIMULATOR,
     ),
     Mutant(
@@ -324,7 +330,7 @@ MUTANTS: Final = (
         file="views/sums.py",
         old="union_all(given, taken)",
         new="union_all(given)",
-        test=_RULES,
+        test=f"{_RULES}::test_a_tombstone_hides_an_order_and_keeps_its_version",
     ),
     Mutant(
         name="tombstone-forgotten",
@@ -333,7 +339,7 @@ MUTANTS: Final = (
         old='            f\' WHEN b.partition = {of}.source_partition THEN b."offset" > '
         "{of}.source_offset'",
         new="            f' WHEN b.partition = {of}.source_partition THEN false'",
-        test=_RULES,
+        test=f"{_RULES}::test_a_tombstone_hides_an_order_and_keeps_its_version",
     ),
     Mutant(
         name="equal-version-overwrites",
@@ -352,7 +358,7 @@ MUTANTS: Final = (
         file="views/sums.py",
         old="((-gone.c[name]).label(name) for name in aggregate.measures)",
         new="((+gone.c[name]).label(name) for name in aggregate.measures)",
-        test=f"{_RULES}::test_a_payment_that_moves_on_is_summed_once",
+        test=f"{_RULES}::test_a_tombstone_hides_an_order_and_keeps_its_version",
     ),
     # Dead letters.
     Mutant(
@@ -361,7 +367,7 @@ MUTANTS: Final = (
         file="ingest/worker.py",
         old="        return as_recorded(item, letters) if letters else item\n",
         new="        return item\n",
-        test=_LETTERS,
+        test=f"{_LETTERS}::test_a_log_read_again_goes_by_the_state_of_its_letters_and_makes_no_second_one",
     ),
     Mutant(
         name="redrive-not-closed",
@@ -458,7 +464,7 @@ MUTANTS: Final = (
         file="views/ddl.py",
         old="FOR SELECT TO {CUSTOMER} USING ({rows})",
         new="FOR SELECT TO {CUSTOMER} USING (true)",
-        test="tests/integration/api/test_callers.py",
+        test="tests/integration/api/test_callers.py::test_a_customer_sees_the_own_rows_and_nothing_else",
     ),
     Mutant(
         name="at-least-one",
@@ -491,7 +497,8 @@ MUTANTS: Final = (
         file="rebuild/swap.py",
         old='f"UPDATE {live}.positions SET owner_epoch = owner_epoch + 1"',
         new='f"UPDATE {live}.positions SET owner_epoch = owner_epoch"',
-        test="tests/integration/rebuild/test_swap.py",
+        test="tests/integration/rebuild/test_swap.py"
+        "::test_a_live_worker_goes_on_in_the_new_build_under_a_newer_epoch",
     ),
     Mutant(
         name="open-letters-go-in",
@@ -499,7 +506,8 @@ MUTANTS: Final = (
         file="rebuild/feed.py",
         old="        reasons = [self._reason(record) for record in records]\n",
         new="        reasons: list[Reason | None] = [None for _record in records]\n",
-        test="tests/integration/rebuild/test_letters.py",
+        test="tests/integration/rebuild/test_letters.py"
+        "::test_open_and_discarded_ones_stay_out_and_redriven_ones_go_in",
     ),
     Mutant(
         name="retried-letters-stay-open",

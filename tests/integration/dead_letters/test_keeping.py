@@ -52,6 +52,29 @@ def test_a_purge_removes_the_bytes_and_keeps_what_was_decided(scene: Scene) -> N
     assert "removed at" in shown
 
 
+def test_what_was_decided_on_a_letter_stays_decided(scene: Scene) -> None:
+    scene.worker()
+    scene.reach(scene.tell(scene.bad(2)))
+    scene.run("dead-letters", "discard", "--to-offset", "0", "--as", "ada")
+    assert scene.run_json("dead-letters", "discard", "--all", "--as", "ben")["discarded"] == 1
+    decided = 'SELECT "offset", decided_by FROM ingest.dead_letters ORDER BY 1'
+    assert scene.query(decided) == [(0, "ada"), (1, "ben")]
+
+
+def test_what_is_purged_is_not_sent_any_more(scene: Scene) -> None:
+    scene.worker(create_dead_letter_topics=False)
+    scene.reach(scene.tell(scene.bad(2)))
+    scene.query(
+        "UPDATE ingest.dead_letters SET first_seen_at = now() - interval '2 days'"
+        ' WHERE "offset" = 0'
+    )
+    scene.run("dead-letters", "purge", "--older-than", "1d", "--open")
+    assert scene.query(
+        'SELECT d."offset" FROM ingest.outbox o'
+        " JOIN ingest.dead_letters d ON d.id = o.dead_letter_id"
+    ) == [(1,)]
+
+
 def test_a_log_read_again_goes_by_the_state_of_its_letters_and_makes_no_second_one(
     scene: Scene,
 ) -> None:

@@ -1,9 +1,15 @@
 """Redrive: today's reader, the same fold and write, one transaction, exactly once."""
 
 import signal
+import threading
+from collections.abc import Callable, Sequence
 
 import pytest
 
+from ingest.operate import DeadLetterFilter
+from ingest.records import Item, Record
+from ingest.redrive import DecoderPort, redriving
+from schemas.registry import Registry
 from tests.fixtures.waiting import eventually
 from tests.integration.dead_letters.scene import LateSchema, Scene
 from tests.integration.ingest.running import BUILD, WAIT_S, dump, positions
@@ -124,6 +130,33 @@ def test_one_letter_that_the_database_refuses_does_not_hold_up_its_neighbours(
     assert answer["redriven"] == 2
     (left,) = [letter for letter in answer["dead_letters"] if not letter["redriven"]]
     assert (left["offset"], left["reason"]) == (11, "REFUSED_BY_DATABASE")
+
+
+class _Overtaken:
+    """A decoder during whose work something else happens."""
+
+    def __init__(self, decoder: DecoderPort, meanwhile: Callable[[], object]) -> None:
+        self._decoder = decoder
+        self._meanwhile = meanwhile
+
+    def decode(self, records: Sequence[Record]) -> list[Item]:
+        self._meanwhile()
+        return self._decoder.decode(records)
+
+
+def test_a_redrive_that_another_one_overtakes_changes_nothing(
+    dead: Scene, late: LateSchema
+) -> None:
+    late.register()
+    other = ("dead-letters", "redrive", "--all", "--as", "ben")
+    with (
+        Registry(dead.registry) as registry,
+        redriving(dead.dsn, registry, who="ada", stop=threading.Event()) as slow,
+    ):
+        slow.decoder = _Overtaken(slow.decoder, lambda: dead.run(*other))
+        assert list(slow.run(DeadLetterFilter())) == []
+    assert dead.query("SELECT DISTINCT decided_by FROM ingest.dead_letters") == [("ben",)]
+    assert (_counter(dead), _listed(dead), dead.orders("late")) == (1, 3, 3)
 
 
 def test_a_letter_of_an_earlier_life_of_its_topic_is_not_applied(

@@ -186,11 +186,11 @@ MUTANTS: Final = (
         test="tests/unit/ingest/test_revoke.py",
     ),
     Mutant(
-        name="paused-goes-on",
-        bug="the position of a partition that an operator paused moves on",
+        name="pause-keeps-gathered",
+        bug="what was read of a partition is written although an operator paused it meanwhile",
         file="ingest/worker.py",
-        old="if partition in self._paused or (end <= owned.committed and stop is None):",
-        new="if end <= owned.committed and stop is None:",
+        old="        self._forget_gathered(newly)\n",
+        new="",
         test=_SIMULATOR,
     ),
     Mutant(

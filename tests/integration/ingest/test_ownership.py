@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from ingest import claim as ownership
-from ingest.claim import BrokerView, Claimed, Observation, claim, observe
+from ingest.claim import BrokerView, Claimed, Observation, claim, note_ends, observe
 from ingest.connect import APPLICATION, Session
 from ingest.errors import FencedError
 from ingest.form import form_of
@@ -65,6 +65,16 @@ def test_who_was_replaced_says_nothing_of_freshness_and_learns_of_it(
     _epoch(session)
     with pytest.raises(FencedError):
         observe(session, {_OURS: Observation(0, _NOON)}, old)
+    assert _seen(database.dsn) == (None, None)
+
+
+def test_a_batch_notes_no_end_of_a_partition_that_it_does_not_move_and_lost(
+    session: Session, database: Database
+) -> None:
+    old = {_OURS: _epoch(session)}
+    _epoch(session)
+    with session.transaction() as connection:
+        note_ends(connection, session.build, {_OURS: Observation(0, _NOON)}, old)
     assert _seen(database.dsn) == (None, None)
 
 

@@ -518,4 +518,12 @@ MUTANTS: Final = (
         test="tests/integration/rebuild/test_letters.py"
         "::test_a_fixed_decoder_brings_open_ones_in_and_the_swap_closes_them",
     ),
+    Mutant(
+        name="swap-unequal",
+        bug="a build that is behind the live one is switched to",
+        file="rebuild/swap.py",
+        old="    if not same_vector(ends, starts):\n",
+        new="    if any(starts.get(p, 0) > n for p, n in ends.items()):\n",
+        test="tests/unit/rebuild/test_swap.py",
+    ),
 )

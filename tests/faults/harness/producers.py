@@ -82,6 +82,7 @@ def producer(bootstrap: str, **options: object) -> Producer:
             "log_level": 0,
             "message.max.bytes": 2_000_000,
             "reconnect.backoff.max.ms": 500,
+            "metadata.recovery.rebootstrap.trigger.ms": 5_000,
             "delivery.timeout.ms": int(_FLUSH_S * 1000),
             "transaction.timeout.ms": int(_FLUSH_S * 1000),
             **options,

@@ -9,7 +9,9 @@ from typing import Any, cast
 
 import pytest
 
+from ingest import service, watermarks
 from ingest.claim import BrokerView, Observation
+from ingest.errors import RefusedError
 from ingest.service import _Watch
 from ingest.status import Status
 from tests.fixtures.waiting import eventually
@@ -23,6 +25,10 @@ class Broker:
     """One partition of each topic; its life and its end may be changed."""
 
     life, high = "first life", 10
+    reached = True
+
+    def reaches(self, _timeout_s: float) -> bool:
+        return self.reached
 
     def all_partitions(self, _timeout_s: float) -> tuple[Partition, ...]:
         return tuple((topic, 0) for topic in CATALOGUE.topics)
@@ -58,9 +64,10 @@ class Owner:
 
     def __init__(self) -> None:
         self.seen, self.doubted = 0, set[Partition]()
+        self.owned = {_MINE: 10}
 
     def positions(self) -> dict[Partition, int]:
-        return {_MINE: 10}
+        return self.owned
 
     def observe(self, _ends: Mapping[Partition, Observation]) -> None:
         self.seen += 1
@@ -78,6 +85,7 @@ class Parts:
     def __init__(self) -> None:
         self.kafka, self.beside, self.worker = Broker(), Rows(), Owner()
         self.status = Status()
+        self.admin_options: Mapping[str, str] = {}
 
 
 @pytest.mark.parametrize(("life", "high"), [("second life", 10), ("first life", 9)])
@@ -95,3 +103,51 @@ def test_another_log_or_a_shorter_one_is_doubted_at_the_next_look(life: str, hig
         parts.kafka.life, parts.kafka.high = life, high
         eventually(lambda: looked(4), 10, "it looked again")
     assert _MINE in parts.worker.doubted
+
+
+def test_what_ends_the_look_out_ends_the_worker() -> None:
+    """Without it, nobody would hear of a pause, and freshness would stand still."""
+
+    class Forbidden(Rows):
+        def held(self) -> set[Partition]:
+            raise RefusedError("the database refuses this login")
+
+    parts = Parts()
+    parts.beside = Forbidden()
+    watch = _Watch(cast(Any, parts), threading.Event())
+
+    def ended() -> bool:
+        try:
+            watch.hand_over()
+        except RefusedError:
+            return True
+        return False
+
+    with watch:
+        eventually(ended, 10, "the refusal came to the worker's thread")
+
+
+@pytest.mark.parametrize("others_reach_it", [True, False])
+def test_clients_that_lost_every_broker_end_the_worker_where_a_new_one_finds_them(
+    monkeypatch: pytest.MonkeyPatch, *, others_reach_it: bool
+) -> None:
+    asked = threading.Semaphore(0)
+
+    def answers(*_given: object) -> bool:
+        asked.release()
+        return others_reach_it
+
+    monkeypatch.setattr(service, "STRANDED_S", 0.5)
+    monkeypatch.setattr(watermarks, "answers", answers)
+    parts = Parts()
+    parts.kafka.reached = False
+    parts.worker.owned = {}
+    watch = _Watch(cast(Any, parts), threading.Event())
+    with watch:
+        for _ in range(2):
+            assert asked.acquire(timeout=10)
+        if others_reach_it:
+            with pytest.raises(RefusedError, match="start this worker again"):
+                eventually(watch.hand_over, 10, "the worker is ended")
+        else:
+            watch.hand_over()

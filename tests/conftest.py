@@ -6,4 +6,5 @@ pytest_plugins = (
     "tests.fixtures.topics",
     "tests.fixtures.registries",
     "tests.fixtures.clients",
+    "tests.fixtures.browsers",
 )

@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.faults.simulator.search import MOVES_PER_SCHEDULE, search
@@ -65,8 +64,8 @@ def _report(seeds: Sequence[int], met: Counter[str], *, spent: str, finding: str
     faults = sorted((count, what) for what, count in met.items() if what != "schedules")
     rows = "\n".join(f"| {what} | {count:,} |" for count, what in reversed(faults))
     return (
-        f"# Schedules\n\n`{command}`, {datetime.now(UTC):%Y-%m-%d}: {met['schedules']:,} schedules"
-        f" of {MOVES_PER_SCHEDULE} moves in {spent}, {os.cpu_count()} cores, Python"
+        f"# Schedules\n\n`{command}`: {met['schedules']:,} schedules of {MOVES_PER_SCHEDULE} moves"
+        f" in {spent}, {os.cpu_count()} cores, Python"
         f" {sys.version.split()[0]}: {verdict}.\n\nThe worker's own page against a fake Kafka and a"
         " fake PostgreSQL; after each schedule everything is healed, and every row, counter and"
         " dead letter is compared with the log.\n\n"

@@ -117,10 +117,14 @@ class Executor:
                 topics=self._topics,
                 timeout_ms=request.timeout_ms,
             )
-            return await self._movements.until_there(
+            answer = await self._movements.until_there(
                 lambda: self._tagged(operation, request, requirement=requirement, id_=request_id),
+                at_least=requirement.at_least if operation.reads_views else None,
                 timeout_s=requirement.timeout_ms / 1000,
             )
+            if answer.consistency is not None:
+                self._movements.saw(answer.consistency)
+            return answer
         except MethodError:
             raise
         except RefusedError as error:

@@ -16,8 +16,8 @@ import psycopg
 import structlog
 
 from api.errors import ApiError
-from api.position import AheadError, Consistency
-from views.positions import BadPositionError, Partition, parse_position
+from api.position import AheadError, Consistency, Requirement, require
+from views.positions import BadPositionError, Partition, PositionVector, parse_position
 
 T = TypeVar("T")
 Look = Callable[[], Awaitable[Consistency]]
@@ -65,6 +65,7 @@ class Movements:
         self._needed = asyncio.Event()
         self._listening = False
         self._seen: tuple[str, str, int] | None = None
+        self._reached = PositionVector({})
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -87,8 +88,10 @@ class Movements:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def until_there(self, work: Callable[[], Awaitable[T]], *, timeout_s: float) -> T:
-        """Do the work, again whenever its snapshot lacked events that may be there now.
+    async def until_there(
+        self, work: Callable[[], Awaitable[T]], *, at_least: PositionVector | None, timeout_s: float
+    ) -> T:
+        """Do the work once `at_least` is reached; again where its own snapshot lacked it still.
 
         AheadError: `timeout_s` has passed; the error is the last attempt's, with what it saw.
         """
@@ -96,12 +99,25 @@ class Movements:
         told = False
         while True:
             try:
+                await self._look_first(at_least)
                 return await work()
             except AheadError as error:
                 left_s = deadline - time.monotonic()
                 if left_s <= 0 or not await self._moved(error, left_s=left_s, urgent=told):
                     raise
                 told = True
+
+    def saw(self, consistency: Consistency) -> None:
+        """An answer contained this: who asks for no more needs no look before the work."""
+        self._reached = consistency.vector
+
+    async def _look_first(self, at_least: PositionVector | None) -> None:
+        """Spare the work where it would be thrown away: a look costs one row."""
+        if at_least is None or self._reached.includes(at_least):
+            return
+        consistency = await self._look()
+        self.saw(consistency)
+        require(Requirement(at_least=at_least), consistency)
 
     def follow(self) -> asyncio.Event:
         """An event that is set whenever the views may have changed. Give it back to `leave`."""

@@ -21,6 +21,7 @@ from tests.integration.api.conftest import settings
 from tests.integration.api.shop import insert, position
 
 QUERY = "{ position { token } }"
+ORDERS = "{ orders(first: 5) { nodes { orderId } } }"
 MOVE = "UPDATE build_1.positions SET next_offset = %s, end_offset = %s WHERE topic = 'orders'"
 
 
@@ -30,6 +31,7 @@ class Waiting:
 
     client: TestClient
     threads: ThreadPoolExecutor
+    statements: list[str]
 
     @property
     def movements(self) -> Movements:
@@ -38,15 +40,15 @@ class Waiting:
         movements: Movements = app.state.service.movements
         return movements
 
-    def ask(self, **consistency: Any) -> dict[str, Any]:
-        body = {"query": QUERY, "extensions": {"consistency": consistency}}
+    def ask(self, query: str = QUERY, **consistency: Any) -> dict[str, Any]:
+        body = {"query": query, "extensions": {"consistency": consistency}}
         answer: dict[str, Any] = self.client.post("/graphql", json=body).json()
         return answer
 
-    def ask_aside(self, **consistency: Any) -> "Future[dict[str, Any]]":
+    def ask_aside(self, query: str = QUERY, **consistency: Any) -> "Future[dict[str, Any]]":
         """Ask in a thread; returns as soon as the API waits for events."""
         already = self.movements.waiting
-        asked = self.threads.submit(self.ask, **consistency)
+        asked = self.threads.submit(self.ask, query, **consistency)
         eventually(lambda: self.movements.waiting > already or asked.done(), 10, "it waits")
         return asked
 
@@ -58,8 +60,10 @@ class Waiting:
 @contextmanager
 def waiting_on(dsn: str, **given: Any) -> Iterator[Waiting]:
     """An API that reads there."""
-    with TestClient(create_app(settings(dsn, **given))) as client, ThreadPoolExecutor(8) as threads:
-        yield Waiting(client, threads)
+    statements: list[str] = []
+    app = create_app(settings(dsn, **given), observe=statements.append)
+    with TestClient(app) as client, ThreadPoolExecutor(8) as threads:
+        yield Waiting(client, threads, statements)
 
 
 @pytest.fixture
@@ -106,6 +110,28 @@ def test_a_waiting_operation_is_woken_by_the_commit_it_waits_for(
         delays_ms.append((time.monotonic() - committed_at) * 1000)
     # Looked for once a second, the median would be hundreds: it was woken.
     assert sorted(delays_ms)[len(delays_ms) // 2] < 100, delays_ms
+
+
+def test_a_wait_costs_the_query_once(api: Waiting, database: Database) -> None:
+    asked = api.ask_aside(ORDERS, atLeast="orders:0:12", timeoutMs=10_000)
+    for offset in (11, 12):
+        move(database.dsn, offset)
+    assert "errors" not in asked.result(10)
+    assert _read_orders(api) == 1
+    stale = api.ask(ORDERS, atLeast="orders:0:13", timeoutMs=50)
+    assert stale["errors"][0]["extensions"]["code"] == "STALE"
+    assert _read_orders(api) == 1, "an answer that cannot be given is not looked for"
+
+
+def test_what_an_answer_has_contained_is_asked_for_without_a_look(api: Waiting) -> None:
+    token = token_of(api.ask())
+    api.statements.clear()
+    assert "errors" not in api.ask(ORDERS, atLeast=token)
+    assert len(api.statements) == _read_orders(api) == 1
+
+
+def _read_orders(api: Waiting) -> int:
+    return sum("order_id" in text for text in api.statements)
 
 
 def test_it_sleeps_on_while_other_events_come(api: Waiting, database: Database) -> None:

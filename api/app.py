@@ -26,6 +26,7 @@ from api.live import LiveQueries
 from api.metrics import CONTENT_TYPE, Metrics
 from api.observe import Observed
 from api.page import PageSizes
+from api.proxies import Proxies
 from api.read import RETRY_AFTER_S, Observe, Reader, ReaderOptions, ignore
 from api.route import Routes
 from api.schema import SCHEMA, TYPES, sdl
@@ -83,7 +84,11 @@ def create_app(settings: ApiSettings, *, observe: Observe = ignore) -> Starlette
             Route("/schema.graphql", _schema),
             *(ide.routes() if settings.ide else ()),
         ],
-        middleware=[Middleware(Observed, metrics=service.metrics), *_cors(settings.api_origins)],
+        middleware=[
+            Middleware(Proxies, trusted=[str(each) for each in settings.api_trusted_proxies]),
+            Middleware(Observed, metrics=service.metrics),
+            *_cors(settings.api_origins),
+        ],
         lifespan=lifespan,
     )
     app.state.service = service
@@ -136,6 +141,7 @@ def _service(settings: ApiSettings, observe: Observe) -> Service:
         count_cap=settings.api_count_cap,
         movements=movements,
         routes=Routes(schema, TYPES, sizes=sizes, count_cap=settings.api_count_cap),
+        budgets=settings.budgets,
     )
     endpoint = Endpoint(
         executor=executor,

@@ -19,6 +19,7 @@ from api.errors import ApiError, UnavailableError
 
 MIN_SECRET_BYTES: Final = 32
 _MAX_TOKEN_CHARS: Final = 8_192
+_MAX_SUBJECT_CHARS: Final = 256
 _FRESH_S: Final = 600.0
 _RETRY_S: Final = 10.0
 _FETCH_TIMEOUT_S: Final = 3.0
@@ -55,6 +56,8 @@ class Known:
 
     caller: Caller
     expires_at_s: float
+    subject: str
+    """Whom the token is about: callers who see the same may be many."""
 
 
 class Gate:
@@ -83,7 +86,9 @@ class Gate:
                 leeway=self._rules.leeway_s,
                 options={"require": ["exp", "aud", "iss"]},
             )
-            return Known(self._caller(claims), float(claims["exp"]) + self._rules.leeway_s)
+            caller = self._caller(claims)
+            expires_at_s = float(claims["exp"]) + self._rules.leeway_s
+            return Known(caller, expires_at_s, _subject(claims, caller))
         # The library lets a few errors of Python through for claims of odd types.
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
             _log.info("a token is refused", reason=str(error))
@@ -101,6 +106,13 @@ class Gate:
         if role == "customer" and isinstance(customer, str) and customer and "\0" not in customer:
             return Caller(role="customer", customer_id=customer)
         raise jwt.InvalidTokenError("the claims name no role, or a customer without an id")
+
+
+def _subject(claims: Mapping[str, Any], caller: Caller) -> str:
+    subject = claims.get("sub")
+    if isinstance(subject, str) and 0 < len(subject) <= _MAX_SUBJECT_CHARS:
+        return f"subject {subject}"
+    return f"{caller.role} {caller.customer_id}"
 
 
 class KeySet:

@@ -50,6 +50,12 @@ class TimedOutError(ApiError):
     code = "TIMEOUT"
 
 
+class RateLimitedError(ApiError):
+    """The caller has asked for too much in a time, or holds too much. Ask again after a while."""
+
+    code = "RATE_LIMITED"
+
+
 class BuildGoneError(Exception):
     """The build that a statement named is not the live one any more. Run the operation again."""
 

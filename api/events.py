@@ -8,7 +8,6 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
-from dataclasses import replace
 from typing import Final
 
 import orjson
@@ -18,7 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from api.auth import Known
 from api.errors import ApiError
 from api.execute import Answer, GraphQLRequest, refused
-from api.http import Endpoint, StatusError, admitted, from_parts, refusing, seen_of
+from api.http import Endpoint, StatusError, admitted, asked_by, from_parts, refusing, seen_of
 from api.live import GoingAwayError, LiveQueries, Result, result_of
 
 STREAM: Final = "text/event-stream"
@@ -46,10 +45,11 @@ async def respond(
         known, parts = await admitted(request, endpoint)
         persisted = endpoint.persisted
         asked = from_parts(parts, request.headers, only_query=False, persisted=persisted)
+        asked = asked_by(known, request.scope, asked)
+        endpoint.executor.budgets.require(asked.payer)
         seen = seen_of(parts)
     except (ApiError, StatusError) as error:
         return refusing(error)
-    asked = replace(asked, caller=known.caller if known else None)
     results = _results(asked, endpoint, live, request_id=request_id, seen=seen)
     return StreamingResponse(_stream(results, known), headers=_HEADERS, media_type=STREAM)
 

@@ -14,6 +14,7 @@ import structlog
 from graphql import ExecutionResult, GraphQLError, GraphQLSchema, execute
 
 from api.batches import Batches
+from api.budgets import REFUSED_COST, UNCOUNTED, Budgets
 from api.callers import Caller
 from api.documents import Documents, MethodError, Operation, RefusedError
 from api.errors import (
@@ -41,7 +42,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphQLRequest:
-    """What a client sent, whichever way."""
+    """What a client sent, whichever way. `payer`: whose budget it is taken from; None: nobody's."""
 
     query: str
     variables: Mapping[str, Any] | None = None
@@ -52,6 +53,7 @@ class GraphQLRequest:
     only_query: bool = False
     if_none_match: str | None = None
     caller: Caller | None = None
+    payer: str | None = None
     live: bool = False
 
 
@@ -87,7 +89,9 @@ class Executor:
         count_cap: int,
         movements: Movements,
         routes: Routes | None = None,
+        budgets: Budgets = UNCOUNTED,
     ) -> None:
+        self.budgets = budgets
         self._movements = movements
         self._routes = routes
         self._schema = schema
@@ -101,16 +105,22 @@ class Executor:
         """Whether the request names a subscription; False for what cannot be run."""
         return self._documents.is_live(request.query, request.operation_name)
 
+    def pay(self, request: GraphQLRequest, *, request_id: str) -> Answer | None:
+        """Take a request's cost from its payer's budget; the refusal, if it cannot be run."""
+        try:
+            self._paid(request)
+        except Exception as error:  # noqa: BLE001 - told like any other
+            return _refusal(error, request_id=request_id)
+        return None
+
+    def cost_of(self, request: GraphQLRequest) -> int:
+        """What a request that can be run costs."""
+        return self._operation(request).costing.of(request.variables or {})
+
     async def run(self, request: GraphQLRequest, *, request_id: str) -> Answer:
         """The answer to a request; never raises but for MethodError."""
         try:
-            operation = self._documents.operation(
-                request.query,
-                request.operation_name,
-                only_query=request.only_query,
-                variables=request.variables,
-                live=request.live,
-            )
+            operation = self._paid(request)
             requirement = requirement_of(
                 at_least=request.at_least,
                 max_staleness_ms=request.max_staleness_ms,
@@ -127,13 +137,27 @@ class Executor:
             return answer
         except MethodError:
             raise
-        except RefusedError as error:
-            return refused(error.errors)
-        except ApiError as error:
-            return refused([refusal_of(error)])
         except Exception as error:  # noqa: BLE001 - the last line: nothing unexpected gets out
-            _log.error("an operation failed", request_id=request_id, exc_info=error)
-            return refused([shown(GraphQLError("", original_error=error), request_id=request_id)])
+            return _refusal(error, request_id=request_id)
+
+    def _paid(self, request: GraphQLRequest) -> Operation:
+        self.budgets.require(request.payer)
+        cost = REFUSED_COST
+        try:
+            operation = self._operation(request)
+            cost = operation.costing.of(request.variables or {})
+        finally:
+            self.budgets.take(request.payer, cost)
+        return operation
+
+    def _operation(self, request: GraphQLRequest) -> Operation:
+        return self._documents.operation(
+            request.query,
+            request.operation_name,
+            only_query=request.only_query,
+            variables=request.variables,
+            live=request.live,
+        )
 
     async def _tagged(
         self,
@@ -232,6 +256,16 @@ def refused(errors: list[dict[str, Any]]) -> Answer:
     """An answer without data."""
     code = str(errors[0]["extensions"]["code"])
     return Answer(body={"errors": errors}, outcome=code, refused=True)
+
+
+def _refusal(error: Exception, *, request_id: str) -> Answer:
+    match error:
+        case RefusedError():
+            return refused(error.errors)
+        case ApiError():
+            return refused([refusal_of(error)])
+    _log.error("an operation failed", request_id=request_id, exc_info=error)
+    return refused([shown(GraphQLError("", original_error=error), request_id=request_id)])
 
 
 def extensions(consistency: Consistency) -> dict[str, Any]:

@@ -5,6 +5,7 @@ that differ between `application/graphql-response+json` and the older `applicati
 apart from execution, which knows no HTTP, and from the routes, which know nothing else.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -19,6 +20,7 @@ from api.errors import ApiError, BadRequestError, refusal_of
 from api.execute import Answer, Executor, GraphQLRequest, refused
 from api.limits import Limits
 from api.persisted import Persisted
+from api.proxies import address_of
 from api.read import RETRY_AFTER_S
 
 MODERN: Final = "application/graphql-response+json"
@@ -50,11 +52,16 @@ ALLOWED_HEADERS: Final = (
 )
 EXPOSED_HEADERS: Final = (POSITION_HEADER, LAG_HEADER, "ETag", "Retry-After", "X-Request-Id")
 
-_EITHER_WAY: Final = {"UNAUTHENTICATED": 401, "UNAVAILABLE": 503, "INTERNAL_SERVER_ERROR": 500}
+_EITHER_WAY: Final = {
+    "UNAUTHENTICATED": 401,
+    "RATE_LIMITED": 429,
+    "UNAVAILABLE": 503,
+    "INTERNAL_SERVER_ERROR": 500,
+}
 _STATUS: Final = {**_EITHER_WAY, "STALE": 503, "TIMEOUT": 504, "PERSISTED_QUERY_NOT_FOUND": 200}
 _WHEN_PLAIN: Final = {**_EITHER_WAY, "BAD_REQUEST": 400}
 _PRIVATE: Final = {"Cache-Control": "private, no-cache", "Vary": "Accept, Authorization"}
-_RETRIED: Final = ("UNAVAILABLE", "STALE")
+_RETRIED: Final = ("UNAVAILABLE", "STALE", "RATE_LIMITED")
 
 
 class StatusError(Exception):
@@ -92,11 +99,9 @@ async def respond(request: Request, endpoint: Endpoint, *, request_id: str) -> R
     limits, media_type = endpoint.limits, PLAIN
     try:
         media_type = _media_type(request.headers.get("accept"))
-        caller = None
-        if endpoint.gate is not None:
-            caller = (await endpoint.gate.known(request.headers.get("authorization"))).caller
-        asked = await _asked(request, endpoint)
-        answer = await endpoint.executor.run(replace(asked, caller=caller), request_id=request_id)
+        known = await _known(request, endpoint)
+        asked = asked_by(known, request.scope, await _asked(request, endpoint))
+        answer = await endpoint.executor.run(asked, request_id=request_id)
     except StatusError as error:
         answer = refused([refusal(error.message, "BAD_REQUEST")])
         request.state.answer = answer
@@ -130,7 +135,7 @@ def _bytes(
     headers: Mapping[str, str] | None = None,
     content: bytes | None = None,
 ) -> Response:
-    retry = {"Retry-After": str(RETRY_AFTER_S)} if answer.outcome in _RETRIED else {}
+    retry = {"Retry-After": str(_retry_after_s(answer))} if answer.outcome in _RETRIED else {}
     who = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     return Response(
         orjson.dumps(answer.body) if content is None else content,
@@ -138,6 +143,12 @@ def _bytes(
         headers={**_PRIVATE, **(headers or {}), **retry, **who, **_standing(answer)},
         media_type=f"{media_type}; charset=utf-8",
     )
+
+
+def _retry_after_s(answer: Answer) -> int:
+    """In whole seconds, as the header wants it."""
+    after_ms: int = answer.body["errors"][0]["extensions"].get("retryAfterMs", 0)
+    return max(math.ceil(after_ms / 1000), RETRY_AFTER_S)
 
 
 def _standing(answer: Answer) -> dict[str, str]:
@@ -188,10 +199,22 @@ def _quality(parameters: list[str]) -> float:
 
 async def admitted(request: Request, endpoint: Endpoint) -> tuple[Known | None, dict[str, Any]]:
     """Who sends a POST, and its JSON. ApiError: not admitted, or there is no request in it."""
-    known = None
-    if endpoint.gate is not None:
-        known = await endpoint.gate.known(request.headers.get("authorization"))
-    return known, await _posted(request, endpoint)
+    return await _known(request, endpoint), await _posted(request, endpoint)
+
+
+def asked_by(
+    known: Known | None, scope: Mapping[str, Any], asked: GraphQLRequest
+) -> GraphQLRequest:
+    """The request, with who sees its answer and who pays for it: the caller, or the address."""
+    if known is None:
+        return replace(asked, payer=f"address {address_of(scope)}")
+    return replace(asked, caller=known.caller, payer=known.subject)
+
+
+async def _known(request: Request, endpoint: Endpoint) -> Known | None:
+    if endpoint.gate is None:
+        return None
+    return await endpoint.gate.known(request.headers.get("authorization"))
 
 
 async def _asked(request: Request, endpoint: Endpoint) -> GraphQLRequest:

@@ -156,10 +156,14 @@ class Costing:
         }
         self._found = lru_cache(_REMEMBERED_SIZES)(self._cost)
 
+    def of(self, variables: Mapping[str, Any]) -> int:
+        """The cost."""
+        given = ((name, _size(variables[name])) for name in self._sized_by if name in variables)
+        return self._found(tuple(given))
+
     def require(self, variables: Mapping[str, Any], limits: Limits) -> int:
         """The cost. TooComplexError: it is above the limit."""
-        given = ((name, _size(variables[name])) for name in self._sized_by if name in variables)
-        cost = self._found(tuple(given))
+        cost = self.of(variables)
         if cost > limits.cost:
             message = (
                 "The operation may cost more than allowed: take smaller pages or fewer fields."

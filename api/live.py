@@ -4,7 +4,8 @@ A subscription is a query that is run again whenever the views may have moved. E
 callers share each computation, the first result included; and of all computations only a few run
 at once, so that a thousand followers leave connections to everybody else. Nothing is queued: a
 subscriber that is slow finds the newest result when it comes back, so positions never go back,
-states between may be skipped, and the last state always arrives.
+states between may be skipped, and the last state always arrives. The same holds for one whose
+budget is spent: the next computation waits until one of those who follow can pay for it.
 """
 
 import asyncio
@@ -49,7 +50,8 @@ class GoingAwayError(Exception):
 class _Slot:
     """Where a subscriber finds the newest result."""
 
-    def __init__(self) -> None:
+    def __init__(self, payer: str | None) -> None:
+        self.payer = payer
         self.newest: Result | None = None
         self.filled = asyncio.Event()
 
@@ -129,10 +131,14 @@ class LiveQueries:
         The request's demands hold for the first. A refused result is the last. GoingAwayError: the
         process ends.
         """
-        asked = replace(request, live=True)
+        refusal = self._executor.pay(replace(request, live=True), request_id=request_id)
+        if refusal is not None:
+            yield result_of(refusal)
+            return
+        asked = replace(request, live=True, payer=None)
         key = _key(asked)
         shared = self._shared_of(key, asked, request_id)
-        slot = _Slot()
+        slot = _Slot(request.payer)
         shared.slots.add(slot)
         try:
             last = await self._first(shared, asked, request_id)
@@ -166,7 +172,8 @@ class LiveQueries:
         if key not in self._shared:
             bare = replace(request, at_least=None, max_staleness_ms=None, timeout_ms=None)
             shared = _Shared(lambda: self._compute(bare, request_id), self._places)
-            shared.repeating = asyncio.create_task(self._repeat(shared))
+            cost = self._executor.cost_of(bare)
+            shared.repeating = asyncio.create_task(self._repeat(shared, cost))
             self._shared[key] = shared
         return self._shared[key]
 
@@ -187,11 +194,25 @@ class LiveQueries:
     async def _compute(self, request: GraphQLRequest, request_id: str) -> Result:
         return result_of(await self._executor.run(request, request_id=request_id))
 
-    async def _repeat(self, shared: _Shared) -> None:
+    async def _afford(self, shared: _Shared, cost: int) -> None:
+        """Wait until a follower can pay for the next computation, and let the richest pay."""
+        budgets = self._executor.budgets
+        if not budgets.counted:
+            return
+        while True:
+            payer = budgets.richest({each.payer for each in shared.slots if each.payer})
+            wait_s = budgets.wait_s(payer)
+            if wait_s <= 0:
+                break
+            await asyncio.sleep(wait_s)
+        budgets.take(payer, cost)
+
+    async def _repeat(self, shared: _Shared, cost: int) -> None:
         moved = self._movements.follow()
         try:
             while True:
                 await moved.wait()
+                await self._afford(shared, cost)
                 moved.clear()
                 result = await shared.fresh()
                 if result.refused and result.body["errors"][0]["extensions"]["code"] in _PASSING:

@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, IPvAnyNetwork, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from api.auth import MIN_SECRET_BYTES, TokenRules
+from api.budgets import Budgets
 from api.limits import Limits
 from api.persisted import Persisted, manifest
+
+_BURST_S = 10
 
 
 def _postgresql(url: SecretStr) -> SecretStr:
@@ -63,6 +66,15 @@ class ApiSettings(BaseSettings):
     api_max_directives: int = Field(50, ge=0, description="Directives, fragments put in place")
     api_max_cost: int = Field(50_000, ge=1, description="Rows times fields of an operation")
     api_max_result_bytes: int = Field(10_000_000, ge=1, description="Size of an answer")
+    api_rate_cost_per_s: int = Field(
+        0, ge=0, description="Cost that a caller may ask for each second, of a process; 0: any"
+    )
+    api_rate_burst: int | None = Field(
+        None, ge=1, description="Cost that a caller may ask for at once; default: 10 seconds' worth"
+    )
+    api_trusted_proxies: list[IPvAnyNetwork] = Field(
+        [], description='Peers whose X-Forwarded-* headers are believed, as JSON: ["10.0.0.0/8"]'
+    )
     api_jwt_secret: SecretStr | None = Field(
         None, description="Callers need a token signed with it, HS256; at least 32 bytes"
     )
@@ -182,6 +194,12 @@ class ApiSettings(BaseSettings):
             cost=self.api_max_cost,
             result_bytes=self.api_max_result_bytes,
         )
+
+    @property
+    def budgets(self) -> Budgets:
+        """How much a caller may ask for in a time."""
+        burst = self.api_rate_burst or self.api_rate_cost_per_s * _BURST_S
+        return Budgets(cost_per_s=self.api_rate_cost_per_s, burst=burst)
 
     @property
     def introspection(self) -> bool:

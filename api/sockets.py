@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -16,10 +16,10 @@ import orjson
 import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from api.callers import Caller
+from api.auth import Known
 from api.errors import ApiError, BadRequestError, UnavailableError
 from api.execute import GraphQLRequest
-from api.http import Endpoint, from_parts, seen_of
+from api.http import Endpoint, asked_by, from_parts, seen_of
 from api.live import GoingAwayError, LiveQueries
 
 PROTOCOL: Final = "graphql-transport-ws"
@@ -83,8 +83,7 @@ class _Socket:
         self._socket = socket
         self._sockets = sockets
         self._request_id = request_id
-        self._caller: Caller | None = None
-        self._expires_at_s: float | None = None
+        self._known: Known | None = None
         self._running: dict[str, asyncio.Task[None]] = {}
         self._acknowledged = asyncio.Event()
         self._asked_in = False
@@ -121,8 +120,8 @@ class _Socket:
         except TimeoutError:
             await self.end(4408, "Connection initialisation timeout")
             return
-        if self._expires_at_s is not None:
-            await asyncio.sleep(max(self._expires_at_s - time.time(), 0))
+        if self._known is not None:
+            await asyncio.sleep(max(self._known.expires_at_s - time.time(), 0))
             await self.end(4403, "Forbidden")
 
     async def _message(self, event: Mapping[str, Any]) -> None:
@@ -160,13 +159,12 @@ class _Socket:
             named = {str(name).lower(): value for name, value in payload.items()}
             header = named.get("authorization", self._socket.headers.get("authorization"))
             try:
-                known = await gate.known(header if isinstance(header, str) else None)
+                self._known = await gate.known(header if isinstance(header, str) else None)
             except UnavailableError as error:
                 # Clients take 4500 for final, and come again after this one.
                 raise _CloseError(1013, error.message) from error
             except ApiError as error:
                 raise _CloseError(4403, "Forbidden") from error
-            self._caller, self._expires_at_s = known.caller, known.expires_at_s
         self._acknowledged.set()
         await self._send({"type": "connection_ack"})
 
@@ -190,7 +188,9 @@ class _Socket:
                 raise BadRequestError(f"At most {MOST_SUBSCRIPTIONS} operations at a time.")
             persisted = self._sockets.endpoint.persisted
             request = from_parts(payload, {}, only_query=False, persisted=persisted)
-            await self._run(id_, replace(request, caller=self._caller), seen_of(payload))
+            request = asked_by(self._known, self._socket.scope, request)
+            self._sockets.endpoint.executor.budgets.require(request.payer)
+            await self._run(id_, request, seen_of(payload))
         except ApiError as error:
             told = {"message": error.message, "extensions": dict(error.extensions or {})}
             await self._last(id_, {"type": "error", "id": id_, "payload": [told]})

@@ -42,6 +42,9 @@ def api(
             access_log=False,
             log_config=None,
             server_header=False,
+            # The application believes the proxies of the settings; the server would believe any
+            # process of its own machine.
+            proxy_headers=False,
             timeout_graceful_shutdown=SHUTDOWN_S,
             ws_max_size=MOST_FRAME_BYTES,
         )

@@ -29,7 +29,12 @@ def serving_at(dsn: str, **given: Any) -> Iterator[str]:
     port = free_port()
     app = create_app(settings(dsn, **given))
     config = uvicorn.Config(
-        app, host=LOOPBACK, port=port, log_config=None, timeout_graceful_shutdown=2
+        app,
+        host=LOOPBACK,
+        port=port,
+        log_config=None,
+        timeout_graceful_shutdown=2,
+        proxy_headers=False,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

@@ -1,6 +1,7 @@
 """The fixtures that every test may ask for; each lives in `tests/fixtures/`."""
 
 pytest_plugins = (
+    "tests.fixtures.interpreter",
     "tests.fixtures.servers",
     "tests.fixtures.databases",
     "tests.fixtures.topics",

@@ -50,39 +50,50 @@ function isLive(document, name) {
   return chosen?.operation === "subscription";
 }
 
-/* Results as they come, by server-sent events: unlike a socket, they take the headers of the page. */
-async function* live(params, headers) {
+/* Results as they come, by server-sent events: unlike a socket, they take the headers of the page.
+   Its end is asked for while the next result is awaited, so it ends the request and not the wait. */
+function live(params, headers) {
   const ending = new AbortController();
+  const found = results(params, headers, ending.signal);
+  return {
+    [Symbol.asyncIterator]() {
+      return this;
+    },
+    next: () => found.next(),
+    return: () => {
+      ending.abort();
+      return found.return();
+    },
+  };
+}
+
+async function* results(params, headers, signal) {
   try {
     const response = await fetch("/graphql", {
       method: "POST",
       headers: { ...headers, "content-type": "application/json", accept: "text/event-stream" },
       body: JSON.stringify(params),
-      signal: ending.signal,
+      signal,
     });
-    if (!response.headers.get("content-type").startsWith("text/event-stream")) {
-      yield await response.json();
-      return;
-    }
-    let text = "";
-    for await (const piece of pieces(response.body.pipeThrough(new TextDecoderStream()))) {
-      const events = (text + piece).split("\n\n");
-      text = events.pop();
-      for (const event of events) {
-        const [name, data] = event.split("\ndata: ");
-        if (name === "event: complete") return;
-        if (name === "event: next") yield JSON.parse(data);
-      }
-    }
-  } finally {
-    ending.abort();
+    const type = response.headers.get("content-type") ?? "";
+    if (type.startsWith("text/event-stream")) yield* events(response.body);
+    else yield await response.json();
+  } catch (error) {
+    if (!signal.aborted) throw error;
   }
 }
 
-async function* pieces(stream) {
-  const reader = stream.getReader();
+async function* events(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
   for (let piece = await reader.read(); !piece.done; piece = await reader.read()) {
-    yield piece.value;
+    const whole = (text + piece.value).split("\n\n");
+    text = whole.pop();
+    for (const event of whole) {
+      const [name, data] = event.split("\ndata: ");
+      if (name === "event: complete") return;
+      if (name === "event: next") yield JSON.parse(data);
+    }
   }
 }
 

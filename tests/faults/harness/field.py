@@ -59,6 +59,11 @@ class Field:
         recreate_topics(self.stack.kafka.bootstrap_servers, partitions=partitions)
         return self.another_database(folder, bites, settings=settings)
 
+    def reader_dsn(self, ground: Ground) -> str:
+        """The address of a ground's database for the login that may only read."""
+        reader = self.stack.api_database_url.removesuffix(f"/{DATABASE}")
+        return f"{reader}/{ground.place.dsn.rpartition('/')[2]}"
+
     def another_database(
         self, folder: Path, bites: Bites, *, settings: Mapping[str, str] | None = None
     ) -> Ground:

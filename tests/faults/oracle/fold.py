@@ -25,6 +25,8 @@ from tests.faults.oracle.walk import BrokenError
 
 # topic, partition, offset
 Coordinate = tuple[str, int, int]
+# topic, and the key of the row
+_StateKey = tuple[str, tuple[str, ...]]
 # What the product recorded of a dead letter: its reason and its state.
 Recorded = Mapping[Coordinate, tuple[str, str]]
 # A registry may learn a schema after the record was given up: the record decodes today.
@@ -105,11 +107,15 @@ class Expected:
         return self.history.get(order_id, [])
 
 
-class _Fold:
+class Fold:
+    """A fold under way: records go in one by one, and the rows of all keys or of one come out."""
+
     def __init__(self, contract: Contract, recorded: Recorded) -> None:
         self.contract = contract
         self.recorded = recorded
-        self.states: dict[tuple[str, tuple[str, ...]], State] = {}
+        self.states: dict[_StateKey, State] = {}
+        # Under which keys an order and its payments have their states.
+        self.keys: dict[str, set[_StateKey]] = {}
         self.removals: dict[str, dict[int, Removal]] = {}
         self.counters: dict[tuple[str, int], Counters] = {}
         self.dead_letters: dict[Coordinate, DeadLetter] = {}
@@ -117,21 +123,24 @@ class _Fold:
         self.cured: set[Coordinate] = set()
         self.redriven: list[Event] = []
 
-    def take(self, decoder: Decoder, record: Record) -> None:
+    def take(self, decoder: Decoder, record: Record) -> str | None:
+        """Put in the next record of its partition; the order that it is of, if it is of one."""
         counters = self.counters.setdefault((record.topic, record.partition), Counters())
         try:
             event = decoder.decode(record)
         except BrokenError as error:
             self._bury(record, error)
             counters.dead += 1
-            return
+            return None
         if isinstance(event, Tombstone):
             counters.tombstones += 1
             self._remove(event)
-        elif self._was_given_up(event):
+            return event.key
+        if self._was_given_up(event):
             counters.dead += 1
         else:
             self._count(counters, event)
+        return event.key[0]
 
     def _was_given_up(self, event: Event) -> bool:
         at = _coordinate(event.record)
@@ -147,14 +156,19 @@ class _Fold:
     def redrive(self) -> None:
         """After the log: a redriven event meets what was applied long before it."""
         for event in self.redriven:
-            best = self.states.setdefault((event.record.topic, event.key), State()).best
+            best = self._state(event).best
             there = best.get(event.record.partition)
             if there is None or there.version < event.version:
                 best[event.record.partition] = event
 
+    def _state(self, event: Event) -> State:
+        key = (event.record.topic, event.key)
+        self.keys.setdefault(event.key[0], set()).add(key)
+        return self.states.setdefault(key, State())
+
     def _count(self, counters: Counters, event: Event) -> None:
         partition = event.record.partition
-        state = self.states.setdefault((event.record.topic, event.key), State())
+        state = self._state(event)
         state.events[partition] = state.events.get(partition, 0) + 1
         there = state.best.get(partition)
         if there is None or there.version < event.version:
@@ -219,15 +233,23 @@ class _Fold:
         )
 
     def views(self) -> Views:
+        """Every row of every view."""
+        return self._views(self.states, set(self.removals))
+
+    def views_of(self, order_id: str) -> Views:
+        """The rows of one order, and its own part of each aggregate."""
+        return self._views(self.keys.get(order_id, ()), {order_id} & self.removals.keys())
+
+    def _views(self, keys: Iterable[_StateKey], removed: set[str]) -> Views:
         orders, payments = {}, {}
-        for (topic, key), state in self.states.items():
-            if state.best:
-                rivals = state.rivals
+        for topic, key in keys:
+            if self.states[topic, key].best:
+                rivals = self.states[topic, key].rivals
                 if topic == self.contract.orders_topic:
                     orders[key[0]] = [(event, self.hidden(event)) for event in rivals]
                 else:
                     payments[key[0], key[1]] = rivals
-        return views_of(orders, payments, removed_only=set(self.removals) - set(orders))
+        return views_of(orders, payments, removed_only=removed - set(orders))
 
 
 def expect(
@@ -245,7 +267,7 @@ def expect(
     """
     contract = contract or Contract()
     decoder = Decoder(find_schema, contract)
-    fold = _Fold(contract, recorded or {})
+    fold = Fold(contract, recorded or {})
     ends: dict[tuple[str, int], int] = {}
     for record in records:
         if record.offset < ends.get((record.topic, record.partition), 0):

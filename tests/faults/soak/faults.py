@@ -216,29 +216,37 @@ def postgres_stopped_at_once(scene: Scene) -> int:
     return int(gone)
 
 
-_WORKERS: Final = (
-    "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'viewkeeper ingest%%'"
-)
+WORKERS: Final = "viewkeeper ingest%"
+READERS: Final = "viewkeeper-api%"
+"""How the sessions of workers, and of API processes, name themselves."""
 
 
-def backend_killed(scene: Scene) -> int:
-    """SIGKILL of one backend of a worker: the whole server starts over."""
-    pids = [pid for (pid,) in scene.ground.ask(_WORKERS)]
-    if not pids:
-        return 0
-    pid = scene.chance.choice(pids)
-    os.kill(pid, signal.SIGKILL)
-    there = "SELECT pid FROM pg_stat_activity WHERE pid = %s"
-    return int(_seen(lambda: not scene.ground.ask(there, pid)))
+def _backend_killed(whose: str) -> Fault:
+    def killed(scene: Scene) -> int:
+        theirs = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE %s"
+        pids = [pid for (pid,) in scene.ground.ask(theirs, whose)]
+        if not pids:
+            return 0
+        pid = scene.chance.choice(pids)
+        os.kill(pid, signal.SIGKILL)
+        there = "SELECT pid FROM pg_stat_activity WHERE pid = %s"
+        return int(_seen(lambda: not scene.ground.ask(there, pid)))
+
+    killed.__doc__ = f"SIGKILL of one backend of {whose}: the whole server starts over."
+    return killed
 
 
-def backends_terminated(scene: Scene) -> int:
-    """An administrator ends every session of the workers."""
-    rows = scene.ground.ask(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE application_name LIKE 'viewkeeper ingest%%'"
-    )
-    return sum(ended for (ended,) in rows)
+def _sessions_ended(whose: str) -> Fault:
+    def ended(scene: Scene) -> int:
+        end = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE %s"
+        )
+        # Nobody but the superuser may end the sessions of both logins.
+        with psycopg.connect(scene.stack.postgres.dsn(), autocommit=True) as administrator:
+            return sum(ended for (ended,) in administrator.execute(end, (whose,)))
+
+    ended.__doc__ = f"An administrator ends every session of {whose}."
+    return ended
 
 
 def positions_locked(scene: Scene) -> int:
@@ -341,8 +349,10 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "database stalled": database_stalled,
     "PostgreSQL killed": postgres_killed,
     "PostgreSQL stopped at once": postgres_stopped_at_once,
-    "database backend killed": backend_killed,
-    "database backends terminated": backends_terminated,
+    "a worker's backend killed": _backend_killed(WORKERS),
+    "an API's backend killed": _backend_killed(READERS),
+    "the workers' sessions ended": _sessions_ended(WORKERS),
+    "the API's sessions ended": _sessions_ended(READERS),
     "positions locked by a stranger": positions_locked,
     "broker killed": broker_killed,
     "broker frozen": broker_frozen,

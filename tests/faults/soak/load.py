@@ -17,7 +17,7 @@ from confluent_kafka.cimpl import KafkaError
 
 from tests.faults.harness.ground import Ground
 from tests.faults.harness.producers import ABORTED, producer
-from tests.faults.soak.threads import Threads
+from tests.faults.harness.threads import Threads
 from tests.fixtures.traffic import Record
 
 TURN_S: Final = 0.1

@@ -23,7 +23,8 @@ from confluent_kafka import KafkaException
 
 from dev.ports import LOOPBACK, accepts, free_port
 from dev.process import OwnedProcess, Program
-from dev.stack import DATABASE
+from tests.faults.answers.judge import judge as judge_answers
+from tests.faults.answers.sessions import Seen, Sessions
 from tests.faults.harness import chain
 from tests.faults.harness.bites import Bites
 from tests.faults.harness.field import Field
@@ -31,10 +32,8 @@ from tests.faults.harness.ground import HEALED_S, Ground
 from tests.faults.harness.judge import BUILD, judge
 from tests.faults.oracle import Registry, high_watermarks, read_log
 from tests.faults.oracle.compare import hold
-from tests.faults.soak.answers import wrong_orders, wrong_sales
 from tests.faults.soak.faults import FAULTS, Scene
 from tests.faults.soak.load import Load
-from tests.faults.soak.readers import Readers, Seen, incomparable
 from tests.faults.soak.watch import Watch
 from tests.fixtures.waiting import eventually
 from views import CATALOGUE
@@ -42,6 +41,7 @@ from views import CATALOGUE
 WORKERS: Final = 3
 PARTITIONS: Final = 4
 SESSIONS: Final = 3
+SESSION_PAUSE_S: Final = 0.15
 BACKLOG_ORDERS: Final = 1_500
 PER_S: Final = 60
 APART_S: Final = (10.0, 17.0)
@@ -120,7 +120,9 @@ def soak(plan: Plan, say: Say) -> Result:
         watched = {f"worker {w.name}": w.process for w in ground.workers} | {"api": api.process}
         watch = Watch(ground.place.dsn, watched).start()
         load.start()
-        readers = Readers(api.url, load.recent, sessions=SESSIONS, seed=plan.seed).start()
+        readers = Sessions(
+            [api.url], load.recent, sessions=SESSIONS, seed=plan.seed, pause_s=SESSION_PAUSE_S
+        ).start()
         scene = Scene(ground, servers.stack, random.Random(plan.seed))
         began_at = time.monotonic()
         _recovered(ground, HEALED_S * 3)
@@ -151,15 +153,13 @@ class _Api:
 def _api(servers: Field, ground: Ground, folder: Path) -> Iterator[_Api]:
     """`viewkeeper api` on the ground's database, with the login that can only read."""
     port = free_port()
-    reader = servers.stack.api_database_url.removesuffix(f"/{DATABASE}")
-    name = ground.place.dsn.rpartition("/")[2]
     program = Program(
         name="api",
         command=[str(Path(sys.executable).with_name("viewkeeper")), "api"],
         cwd=folder,
         environment={
             "PATH": "",
-            "VIEWKEEPER_API_DATABASE_URL": f"{reader}/{name}",
+            "VIEWKEEPER_API_DATABASE_URL": servers.reader_dsn(ground),
             "VIEWKEEPER_API_HOST": LOOPBACK,
             "VIEWKEEPER_API_PORT": str(port),
         },
@@ -257,17 +257,14 @@ def _judge(ground: Ground, result: Result, seen: Seen, money_checked: int) -> No
     _note(result, verdict.problems)
     log, _ends = read_log(place.bootstrap, CATALOGUE.topics)
     result.repeated = ground.ledger.repeated(log)
-    find, recorded = Registry(place.registry_url), hold(place.dsn, BUILD).recorded
+    recorded = hold(place.dsn, BUILD).recorded
+    answered = judge_answers(seen.answers, log, Registry(place.registry_url), recorded)
     _note(result, seen.anomalies)
-    _note(result, {"I4 snapshots": wrong_orders(seen.orders, log, find, recorded)})
-    _note(result, {"I4 snapshots": wrong_sales(seen.sales, log, find, recorded)})
-    _note(result, {"I6 positions": incomparable(seen.positions)})
+    _note(result, answered.problems)
     result.codes, result.answer_s, result.refusal_s = seen.codes, seen.took_s, seen.refused_s
     result.checked = {
-        "answers": seen.answers,
-        "answers about an order, held against the log": len(seen.orders),
-        "answers about all sales, held against the log": len(seen.sales),
-        "positions compared": len(seen.positions),
+        "answers, each held against the log": answered.judged,
+        "positions that they stood at": answered.positions,
         "looks at the money of all views": money_checked,
     }
 

@@ -17,8 +17,8 @@ import psycopg
 
 from dev.process import OwnedProcess
 from tests.faults.harness.judge import BUILD
+from tests.faults.harness.threads import Threads
 from tests.faults.oracle import check_invariants
-from tests.faults.soak.threads import Threads
 
 EVERY_S: Final = 2.0
 MONEY_EVERY: Final = 8

@@ -1,6 +1,6 @@
 """Threads whose failure is not lost: whoever stops them is told what ended them.
 
-Stands apart because a soak whose load or readers died half-way would otherwise pass.
+Stands apart because a run whose load or readers died half-way would otherwise pass.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Threads:
         self.stopping.set()
         for thread in self._threads:
             thread.join(timeout_s)
-            assert not thread.is_alive(), "a thread of the soak did not end"
+            assert not thread.is_alive(), "a thread did not end"
         if self._errors:
             raise self._errors[0]
 

@@ -7,16 +7,17 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psycopg
 import pytest
 from starlette.testclient import TestClient
 
 from tests.fixtures.apis import api_process
-from tests.fixtures.databases import REPOSITORY, Database
+from tests.fixtures.databases import Database
+from tests.fixtures.reports import table_rows, write_page
 from tests.integration.api.bombs import FILTERS, HARMLESS, bodies, chunked, documents, large_filters
 from tests.integration.api.conftest import Api
 from tests.integration.api.shop import busy_shop, stock
@@ -25,7 +26,6 @@ CODES = {"QUERY_TOO_COMPLEX", "GRAPHQL_PARSE_FAILED", "GRAPHQL_VALIDATION_FAILED
 CODES |= {"BAD_USER_INPUT", "OPERATION_RESOLUTION_FAILURE"}
 MODERN = {"Accept": "application/graphql-response+json"}
 PREFLIGHT = {**MODERN, "Viewkeeper-Preflight": "1"}
-REPORT = REPOSITORY / "docs" / "proof" / "bombs.md"
 
 
 def refusal(body: dict[str, Any]) -> str:
@@ -125,24 +125,22 @@ def test_bombs_cost_little_and_their_neighbours_less(
     stock(shared_database.dsn, busy_shop())
     with api_process(shared_database.api_dsn, tmp_path) as server:
         rows = [
-            f"| {name} | {code} | {cost_ms(server.address, server.pid, name, code):.1f} |"
+            (name, code, f"{cost_ms(server.address, server.pid, name, code):.1f}")
             for name, code in codes(server.address).items()
         ]
-        alone_ms = asyncio.run(neighbours(server.address))
+        alone = asyncio.run(neighbours(server.address))
         with throwing(server.address) as thrown:
-            beside_ms = asyncio.run(neighbours(server.address))
-    with psycopg.connect(shared_database.dsn) as connection:
-        (day,) = connection.execute("SELECT current_date::text").fetchone() or ()
-    REPORT.parent.mkdir(exist_ok=True)
-    REPORT.write_text(
-        _PAGE.format(
-            day=day,
-            cpus=os.cpu_count(),
-            rows="\n".join(rows),
-            alone=alone_ms,
-            beside=beside_ms,
-            thrown=thrown[0],
-        )
+            beside = asyncio.run(neighbours(server.address))
+    write_page(
+        "bombs",
+        _PAGE,
+        dsn=shared_database.dsn,
+        times=TIMES,
+        rows=table_rows(rows),
+        alone=alone,
+        beside=beside,
+        ratio=f"{beside.p99_ms / alone.p99_ms:.2f}",
+        thrown=thrown[0],
     )
 
 
@@ -185,8 +183,19 @@ def _ticks(pid: int) -> int:
     return int(fields[11]) + int(fields[12])
 
 
-async def neighbours(address: str, *, many: int = 8, each: int = 250) -> str:
-    """The median and the 99th percentile of ordinary queries, in ms."""
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """How long ordinary queries take."""
+
+    p50_ms: float
+    p99_ms: float
+
+    def __str__(self) -> str:
+        return f"p50 {self.p50_ms:.1f}, p99 {self.p99_ms:.1f}"
+
+
+async def neighbours(address: str, *, many: int = 8, each: int = 250) -> Wait:
+    """The median and the 99th percentile of ordinary queries."""
     took_ms: list[float] = []
     body = {"query": "{ orders(first: 20) { nodes { orderId amount items { sku } } } }"}
 
@@ -200,7 +209,7 @@ async def neighbours(address: str, *, many: int = 8, each: int = 250) -> str:
     async with httpx.AsyncClient(timeout=30) as client:
         await asyncio.gather(*(one(client) for _ in range(many)))
     cuts = statistics.quantiles(took_ms, n=100)
-    return f"p50 {cuts[49]:.1f}, p99 {cuts[98]:.1f}"
+    return Wait(cuts[49], cuts[98])
 
 
 class throwing:  # noqa: N801 - reads as a verb where it is used
@@ -244,4 +253,5 @@ answer included. That no statement reaches the database is asserted by
 
 Neighbours: 8 clients asking for 20 orders with their items, as fast as they can. Alone, in ms:
 {alone}. While {thrown} bombs of all kinds in turn came in, twenty a second at most: {beside}.
-""".replace("{times}", str(TIMES))
+**p99 with bombs ÷ without: {ratio}.**
+"""

@@ -5,6 +5,7 @@ Every argument, every part of a filter, cursors, ids, tokens, headers and claims
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from api.app import create_app, graphql_schema
 from api.opaque import packed
 from api.page import sealed
 from tests.fixtures.databases import Database
+from tests.fixtures.reports import table_rows, write_page
 from tests.integration.api.compiled.hostile import open_shop
 from tests.integration.api.conftest import Api, settings
 from tests.integration.api.injection import HARMLESS, MARK, PAYLOADS, Place, places, state
@@ -57,14 +59,17 @@ def asked(api: Api, query: str, **variables: Any) -> tuple[str | None, Any]:
     return (errors[0]["extensions"]["code"] if errors else None), body.get("data")
 
 
-def attack(api: Api, place: Place, payloads: Iterator[str], many: int) -> None:
-    """Some payloads at one place of the schema."""
+def attack(api: Api, place: Place, payloads: Iterator[str], many: int) -> Counter[str]:
+    """Some payloads at one place of the schema; how often each outcome was met."""
+    met: Counter[str] = Counter()
     for payload in itertools.islice(payloads, many):
         code, data = asked(api, place.operation, **place.variables(payload))
         assert code in (None, "BAD_USER_INPUT"), (place.name, payload, code)
+        met[code or "taken for a text"] += 1
         if place.compares_equal and code is None:
             usual = asked(api, place.operation, **place.variables(HARMLESS))
             assert (code, data) == usual, (place.name, payload)
+    return met
 
 
 def test_every_argument_and_filter_takes_texts_for_texts(attacked: Api) -> None:
@@ -76,9 +81,36 @@ def test_every_argument_and_filter_takes_texts_for_texts(attacked: Api) -> None:
 
 
 @pytest.mark.proof
-def test_every_payload_at_every_place(attacked: Api) -> None:
-    for place in places(graphql_schema(), some_ids(attacked)):
-        attack(attacked, place, iter(PAYLOADS), len(PAYLOADS))
+def test_every_payload_at_every_place(attacked: Api, shop: Database) -> None:
+    tried = [*places(graphql_schema(), some_ids(attacked))]
+    met: Counter[str] = Counter()
+    for place in tried:
+        met += attack(attacked, place, iter(PAYLOADS), len(PAYLOADS))
+    write_page(
+        "injection",
+        _PAGE,
+        dsn=shop.dsn,
+        places=len(tried),
+        payloads=len(PAYLOADS),
+        attacks=met.total(),
+        met=table_rows(met.most_common()),
+    )
+
+
+_PAGE = """# Texts that want to become SQL
+
+`make proof ARGS="-k every_payload"`, {day}, {cpus} cores: {payloads} payloads at each of {places}
+places of the schema, every argument and every part of a filter, **{attacks:,} attacks, none of
+which changed anything**: no statement held a word of them, no answer differed from that to a
+harmless text, no error but `BAD_USER_INPUT` came, and the database is the same, row for row.
+
+| outcome | attacks |
+|---|---|
+{met}
+
+Cursors, ids, positions, headers and claims of tokens are tried with every payload in each run of
+`tests/integration/api/test_injection.py`.
+"""
 
 
 def some_ids(api: Api) -> dict[str, str]:

@@ -22,15 +22,14 @@ from websockets.sync.client import connect
 from api.app import create_app
 from dev.ports import LOOPBACK, free_port
 from tests.fixtures.apis import ApiProcess, api_process
-from tests.fixtures.databases import REPOSITORY, Database
+from tests.fixtures.databases import Database
+from tests.fixtures.reports import write_page
 from tests.fixtures.waiting import eventually
 from tests.integration.api.conftest import settings
 from tests.integration.api.crowd import PROTOCOL, Crowd
 from tests.integration.api.shop import Shop, insert, order, position, stock
 from tests.integration.api.test_live import ORDER, change, label, status_of
 from views.positions import parse_position
-
-REPORT = REPOSITORY / "docs" / "proof" / "live.md"
 
 
 @pytest.fixture
@@ -160,10 +159,7 @@ def test_a_thousand_clients_follow_on_one_process(shop: Database, tmp_path: Path
             ("1,000 queries, plain", [of(number) for number in range(1000)], False),
         )
     ]
-    with psycopg.connect(shop.dsn) as connection:
-        (day,) = connection.execute("SELECT current_date::text").fetchone() or ()
-    REPORT.parent.mkdir(exist_ok=True)
-    REPORT.write_text(_PAGE.format(day=day, cpus=os.cpu_count(), rows="\n".join(rows)))
+    write_page("live", _PAGE, dsn=shop.dsn, rows="\n".join(rows))
 
 
 def of(number: int) -> str:

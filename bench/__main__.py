@@ -11,10 +11,12 @@ from bench import (
     contestants,
     debezium,
     freshness,
+    live,
     peers,
     poison,
     rebuild,
     report,
+    results,
     serving,
     throughput,
 )
@@ -22,7 +24,7 @@ from bench.eventlog import EventLog, produce
 from bench.stage import Database, Stage
 
 RESULTS: Final = Path(__file__).with_name("RESULTS.md")
-PARTS: Final = ("ingest", "serving", "freshness", "rebuild", "poison")
+PARTS: Final = ("ingest", "serving", "freshness", "live", "rebuild", "poison")
 SEED: Final = 20_260_101
 PARTITIONS: Final = 4
 
@@ -36,6 +38,7 @@ class Plan:
     serving_s: float
     rates: tuple[int, ...]
     probes: int
+    crowds: tuple[int, ...]
     load: rebuild.Load
     full: bool
 
@@ -46,6 +49,7 @@ QUICK: Final = Plan(
     serving_s=1.0,
     rates=(100,),
     probes=20,
+    crowds=(20,),
     load=rebuild.Load(events_per_s=200, queries_per_s=20, idle_s=5.0, after_s=3.0),
     full=False,
 )
@@ -55,6 +59,7 @@ USUAL: Final = Plan(
     serving_s=4.0,
     rates=(100, 1000),
     probes=150,
+    crowds=(100, 1000),
     load=rebuild.Load(),
     full=False,
 )
@@ -64,6 +69,7 @@ FULL: Final = Plan(
     serving_s=8.0,
     rates=(100, 1000, 5000),
     probes=400,
+    crowds=(100, 1000),
     load=rebuild.Load(idle_s=60.0),
     full=True,
 )
@@ -83,15 +89,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     plan = FULL if options.full else QUICK if options.quick else USUAL
     plan = replace(plan, rounds=options.rounds or plan.rounds)
-    tables = Benchmark(
+    benchmark = Benchmark(
         plan,
         events=options.events or plan.events,
         parts=tuple(options.only or PARTS),
         with_debezium=plan.full or options.debezium,
-    ).run()
-    print("\n" + tables)
+    )
+    tables, conditions = benchmark.run(), benchmark.conditions
+    print("\n" + results.document(tables, conditions))
     if not options.quick:
-        options.report.write_text(tables)
+        before = options.report.read_text("utf-8") if options.report.exists() else ""
+        options.report.write_text(results.document(tables, conditions, before=before), "utf-8")
 
 
 class Benchmark:
@@ -104,41 +112,35 @@ class Benchmark:
         self._events = events
         self._parts = parts
         self._with_debezium = with_debezium
-        self._beside: rebuild.BesideSample | None = None
 
-    def run(self) -> str:
-        """Everything that was asked for, as one document."""
+    @property
+    def conditions(self) -> results.Conditions:
+        """Under which it runs."""
+        return results.Conditions(
+            command=" ".join(["python -m bench", *sys.argv[1:]]),
+            events=self._events,
+            partitions=PARTITIONS,
+            rounds=self._plan.rounds,
+        )
+
+    def run(self) -> list[results.Table]:
+        """Everything that was asked for."""
         with Stage(partitions=PARTITIONS) as stage:
-            if set(self._parts) - {"rebuild", "poison"}:
+            if {"ingest", "serving"} & set(self._parts):
                 peers.prepare(stage)
             say(f"writing {self._events:,} events")
             log = produce(
                 stage.kafka.bootstrap_servers, stage.schema_ids, events=self._events, seed=SEED
             )
             say(f"  {log.size_mb:.0f} MB in {len(log.next_offsets)} partitions")
-            ingested = self._ingest(stage, log) if "ingest" in self._parts else []
-            served, seen = self._read(stage, log)
-            rebuilt = self._rebuild(stage, log) if "rebuild" in self._parts else []
-        poisoned = self._poison() if "poison" in self._parts else []
-        conditions = report.Conditions(
-            command=" ".join(["python -m bench", *sys.argv[1:]]),
-            events=self._events,
-            partitions=PARTITIONS,
-            rounds=self._plan.rounds,
-        )
-        tables = [
-            *([report.ingest_table(ingested, conditions)] if ingested else []),
-            *([report.serving_table(served)] if served else []),
-            *([report.freshness_table(seen)] if seen else []),
-            *([report.rebuild_table(rebuilt, conditions)] if rebuilt else []),
-            *([report.beside_table(self._beside, self._plan.load)] if self._beside else []),
-            *([report.poison_table(poisoned, conditions)] if poisoned else []),
-        ]
-        if ingested or rebuilt or served or seen:
-            tables.append(report.memory_table([*ingested, *rebuilt], served, seen))
-        return report.document(tables, conditions)
+            tables = [
+                *(self._ingest(stage, log) if "ingest" in self._parts else ()),
+                *self._read(stage, log),
+                *(self._rebuild(stage, log) if "rebuild" in self._parts else ()),
+            ]
+        return [*tables, *(self._poison() if "poison" in self._parts else ())]
 
-    def _ingest(self, stage: Stage, log: EventLog) -> list[list[throughput.Sample]]:
+    def _ingest(self, stage: Stage, log: EventLog) -> list[results.Table]:
         say("ingest throughput")
         side_by_side = (contestants.WORKER, contestants.FLOOR, contestants.QUIX)
         measured = []
@@ -147,36 +149,42 @@ class Benchmark:
             if self._with_debezium:
                 samples += debezium.measure(stage, log, say=say)
             measured.append(samples)
-        return measured
+        return [report.ingest_table(measured, self.conditions)]
 
-    def _read(
-        self, stage: Stage, log: EventLog
-    ) -> tuple[list[list[serving.ServingSample]], list[list[freshness.FreshnessSample]]]:
-        wanted = [part for part in self._parts if part in ("serving", "freshness")]
-        if not wanted:
-            return [], []
+    def _read(self, stage: Stage, log: EventLog) -> list[results.Table]:
+        """The parts that read one database, which the last of them leaves unfit for another."""
+        if not {"serving", "freshness", "live"} & set(self._parts):
+            return []
         database = self._filled(stage, log)
-        return (
-            self._serve(stage, database) if "serving" in wanted else [],
-            self._freshen(stage, log, database) if "freshness" in wanted else [],
-        )
+        tables = []
+        if "serving" in self._parts:
+            tables.append(report.serving_table(self._serve(stage, database)))
+        if "freshness" in self._parts:
+            tables.append(report.freshness_table(self._freshen(stage, log, database)))
+        if "live" in self._parts:
+            tables.append(live.table(self._follow(stage, database)))
+        return tables
 
-    def _rebuild(self, stage: Stage, log: EventLog) -> list[list[throughput.Sample]]:
+    def _rebuild(self, stage: Stage, log: EventLog) -> list[results.Table]:
         say("rebuild")
-        measured = [rebuild.alone(stage, log, say=say) for _ in range(self._plan.rounds)]
+        alone = [rebuild.alone(stage, log, say=say) for _ in range(self._plan.rounds)]
         say("rebuild beside live load")
-        self._beside = rebuild.beside(stage, log, self._plan.load, say=say)
-        return measured
+        beside = rebuild.beside(stage, log, self._plan.load, say=say)
+        return [
+            report.rebuild_table(alone, self.conditions),
+            report.beside_table(beside, self._plan.load),
+        ]
 
-    def _poison(self) -> list[list[throughput.Sample]]:
+    def _poison(self) -> list[results.Table]:
         say("poison")
-        return poison.rounds(
+        measured = poison.rounds(
             events=self._events,
             seed=SEED,
             partitions=PARTITIONS,
             count=self._plan.rounds,
             say=say,
         )
+        return [report.poison_table(measured, self.conditions)]
 
     def _filled(self, stage: Stage, log: EventLog) -> Database:
         """A database with the whole log in it, for readers."""
@@ -207,6 +215,17 @@ class Benchmark:
             rates=self._plan.rates,
             probes=self._plan.probes,
             count=self._plan.rounds,
+            say=say,
+        )
+
+    def _follow(self, stage: Stage, database: Database) -> list[list[live.LiveSample]]:
+        say("live queries")
+        return live.rounds(
+            stage,
+            database,
+            self._plan.crowds,
+            count=self._plan.rounds,
+            seconds=self._plan.serving_s,
             say=say,
         )
 

@@ -1,67 +1,23 @@
-"""From samples to tables, on the terminal and in `RESULTS.md`. Pure but for the machine's name.
+"""From samples to tables, on the terminal and in `RESULTS.md`. Pure.
 
 A ratio is viewkeeper's figure over the other's within a round, then the median of the rounds with
 its range; absolute figures stand beside it and promise nothing.
 """
 
-import os
-import platform
-import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
 from typing import Final, TypeVar
 
-from bench.debezium import DEBEZIUM_VERSION
 from bench.freshness import BARE_LOOP, FreshnessSample
-from bench.peers import PEERS_LOCK
 from bench.poison import CLEAN, POISONED
 from bench.rebuild import REBUILD, BesideSample, Load
-from bench.serving import SERVICES, VIEWKEEPER, ServingSample
-from bench.stage import CHECKOUT
+from bench.results import Conditions, Table
+from bench.serving import SERVICES, UNLABELLED, VIEWKEEPER, ServingSample
 from bench.stats import ratios, spread
 from bench.throughput import Sample
-from dev.cache import KAFKA_VERSION, POSTGRES_VERSION, REGISTRY_VERSION
 
 S = TypeVar("S")
 OURS: Final = VIEWKEEPER.name
 NONE: Final = "-"
-_PEERS: Final = ("quixstreams", "strawberry-graphql", "sqlalchemy")
-_OURS: Final = ("confluent-kafka", "fastavro", "psycopg", "strawberry-graphql", "uvicorn")
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A heading, what it measures, and rows of text."""
-
-    title: str
-    note: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    def markdown(self) -> str:
-        """As a section of Markdown; on a terminal the columns line up too."""
-        widths = [
-            max(len(row[i]) for row in (self.head, *self.rows)) for i in range(len(self.head))
-        ]
-        lines = [self.head, tuple("-" * width for width in widths), *self.rows]
-        text = "\n".join(
-            "| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |"
-            for line in lines
-        )
-        return f"## {self.title}\n\n{self.note}\n\n{text}\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Conditions:
-    """Under which a run was made."""
-
-    command: str
-    events: int
-    partitions: int
-    rounds: int
 
 
 def ingest_table(measured: Sequence[Sequence[Sample]], conditions: Conditions) -> Table:
@@ -114,27 +70,42 @@ def serving_table(measured: Sequence[Sequence[ServingSample]]) -> Table:
     for shape in _names(measured, lambda s: s.shape):
         at_shape = [[s for s in samples if s.shape == shape] for samples in measured]
         mine = _column(at_shape, OURS, lambda s: s.service, lambda s: s.result.rate)
+        bare = _column(at_shape, UNLABELLED.name, lambda s: s.service, lambda s: s.result.rate)
         for name in _names(at_shape, lambda s: s.service):
             rates = _column(at_shape, name, lambda s: s.service, lambda s: s.result.rate)
             p50 = _column(at_shape, name, lambda s: s.service, lambda s: s.result.p50_ms)
             p99 = _column(at_shape, name, lambda s: s.service, lambda s: s.result.p99_ms)
             size = _column(at_shape, name, lambda s: s.service, lambda s: s.result.body_bytes)
+            rss_mb = _column(at_shape, name, lambda s: s.service, lambda s: s.rss_mb)
+            labelled = name == OURS and bare
             rows.append(
                 (
                     shape,
                     name,
                     spread(rates).text(0),
                     ratios(mine, rates).text() if mine else NONE,
+                    ratios(mine, bare).text() if labelled else NONE,
                     spread(p50).text(1),
                     spread(p99).text(1),
                     spread(size).text(0),
+                    spread(rss_mb).text(0),
                 )
             )
     return Table(
         "Serving",
         "16 connections, one server process each. "
         + " ".join(f"{service.name}: {service.does}." for service in SERVICES),
-        ("query", "service", "requests/s", "viewkeeper ÷ it", "p50 ms", "p99 ms", "answer bytes"),
+        (
+            "query",
+            "service",
+            "requests/s",
+            "viewkeeper ÷ it",
+            "with labels ÷ without",
+            "p50 ms",
+            "p99 ms",
+            "answer bytes",
+            "RSS MB",
+        ),
         tuple(rows),
     )
 
@@ -155,13 +126,30 @@ def freshness_table(measured: Sequence[Sequence[FreshnessSample]]) -> Table:
                     spread(p99).text(1),
                     ratios(p50, bare[0]).text() if bare[0] else NONE,
                     ratios(p99, bare[1]).text() if bare[1] else NONE,
+                    _known(at_rate, side, lambda s: s.woken_p50_ms, digits=1),
+                    _known(at_rate, side, lambda s: s.woken_p99_ms, digits=1),
+                    _known(at_rate, side, lambda s: s.worker_rss_mb, digits=0),
+                    _known(at_rate, side, lambda s: s.api_rss_mb, digits=0),
                 )
             )
     return Table(
         "Freshness",
         "From the broker's acknowledgement until the event is visible: through the API for "
-        "viewkeeper, in the table for the bare loop (consume one, commit one, a reader polls).",
-        ("events/s", "side", "p50 ms", "p99 ms", "p50 ÷ bare loop's", "p99 ÷ bare loop's"),
+        "viewkeeper, in the table for the bare loop (consume one, commit one, a reader polls). "
+        "Woken: from the time of the commit, its flush to disk included, until the answer to an "
+        "`atLeast` that waited for it. Resident memory: of the worker or the loop, and of the API.",
+        (
+            "events/s",
+            "side",
+            "p50 ms",
+            "p99 ms",
+            "p50 ÷ bare loop's",
+            "p99 ÷ bare loop's",
+            "woken p50 ms",
+            "woken p99 ms",
+            "RSS MB",
+            "API RSS MB",
+        ),
         tuple(rows),
     )
 
@@ -264,39 +252,6 @@ def beside_table(found: BesideSample, load: Load) -> Table:
     )
 
 
-def memory_table(
-    ingest: Sequence[Sequence[Sample]],
-    serving: Sequence[Sequence[ServingSample]],
-    fresh: Sequence[Sequence[FreshnessSample]],
-) -> Table:
-    """Resident memory of every process that was measured, the worst of its rounds."""
-    found: dict[str, list[float]] = {}
-    for sample in (s for samples in ingest for s in samples):
-        found.setdefault(f"{sample.contestant}, ingest, peak", []).append(sample.peak_rss_mb)
-    for probe in (s for samples in fresh for s in samples):
-        found.setdefault(f"{probe.side}, steady flow", []).append(probe.worker_rss_mb)
-    for answer in (s for samples in serving for s in samples):
-        found.setdefault(f"{answer.service}, serving", []).append(answer.rss_mb)
-    return Table(
-        "Memory",
-        "Resident memory of the process in MB, all rounds.",
-        ("process", "RSS MB"),
-        tuple((name, spread(values).text(0)) for name, values in found.items()),
-    )
-
-
-def document(tables: Sequence[Table], conditions: Conditions) -> str:
-    """The whole of `RESULTS.md`."""
-    head = (
-        "# Results\n\n"
-        f"Made by `{conditions.command}` on {datetime.now(UTC):%Y-%m-%d}, commit {_commit()}; "
-        f"{conditions.rounds} rounds in turn, median (lowest to highest). What is compared is the "
-        "ratio within a round; absolute figures belong to this machine and this hour.\n\n"
-        f"Machine: {_machine()}.\n\nVersions: {_versions()}.\n\n"
-    )
-    return head + "\n".join(table.markdown() for table in tables)
-
-
 def _column(
     measured: Sequence[Sequence[S]],
     name: str,
@@ -310,55 +265,23 @@ def _names(measured: Sequence[Sequence[S]], named: Callable[[S], str]) -> list[s
     return sorted({named(s): None for s in measured[0]}, key=lambda name: name != OURS)
 
 
+def _known(
+    measured: Sequence[Sequence[FreshnessSample]],
+    side: str,
+    value: Callable[[FreshnessSample], float | None],
+    *,
+    digits: int,
+) -> str:
+    """The spread of a figure that not every side has."""
+    values = [value(s) for samples in measured for s in samples if s.side == side]
+    known = [each for each in values if each is not None]
+    return spread(known).text(digits) if known else NONE
+
+
 def _delays(
     measured: Sequence[Sequence[FreshnessSample]], side: str
 ) -> tuple[list[float], list[float]]:
     return (
         _column(measured, side, lambda s: s.side, lambda s: s.p50_ms),
         _column(measured, side, lambda s: s.side, lambda s: s.p99_ms),
-    )
-
-
-def _commit() -> str:
-    asked = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return asked.stdout.strip() or "unknown"
-
-
-def _machine() -> str:
-    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return (
-        f"{_processor()}, {os.cpu_count()} cores, {memory_gib:.0f} GiB, "
-        f"{platform.system()} {platform.machine()}, load {os.getloadavg()[0]:.1f} at the end"
-    )
-
-
-def _processor() -> str:
-    described = Path("/proc/cpuinfo")
-    lines = described.read_text().splitlines() if described.exists() else []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or "unknown processor")
-
-
-def _versions() -> str:
-    pinned = dict(
-        line.split()[0].split("==")
-        for line in PEERS_LOCK.read_text().splitlines()
-        if "==" in line and not line.startswith((" ", "#"))
-    )
-    return ", ".join(
-        [
-            f"Python {platform.python_version()}",
-            f"PostgreSQL {POSTGRES_VERSION}",
-            f"Apache Kafka {KAFKA_VERSION}",
-            f"Apicurio Registry {REGISTRY_VERSION}",
-            f"Debezium JDBC {DEBEZIUM_VERSION}",
-            *(f"{name} {version(name)}" for name in _OURS),
-            *(f"{name} {pinned[name]} (peers)" for name in _PEERS),
-        ]
     )

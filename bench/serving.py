@@ -199,9 +199,12 @@ def ask(
     path: str,
     query: str,
     variables: Mapping[str, Any] | None = None,
+    *,
+    consistency: Mapping[str, Any] | None = None,
 ) -> Any:
     """The data of one answer over an open connection. ValueError: no 200, or errors."""
-    body = json.dumps({"query": query, "variables": variables or {}})
+    extensions = {"extensions": {"consistency": consistency}} if consistency else {}
+    body = json.dumps({"query": query, "variables": variables or {}, **extensions})
     connection.request("POST", path, body, {"Content-Type": "application/json"})
     response = connection.getresponse()
     content = response.read()

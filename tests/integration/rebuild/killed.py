@@ -1,43 +1,72 @@
-"""A rebuild in a process of its own that ends itself with SIGKILL at a given step.
+"""Commands in a process of their own that ends itself with SIGKILL at a given step.
 
-`python -m tests.integration.rebuild.killed STEP`, settings in the environment.
+The processes come from a server that has everything imported, so that a kill costs no start of an
+interpreter.
 """
 
+import multiprocessing
 import os
 import signal
-import sys
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import psycopg
 
 from ingest.settings import IngestSettings
-from rebuild import builder, builds, compare, run, swap
+from rebuild import builder, builds, compare, repair, run, swap
 from rebuild.builder import Builder
 from rebuild.report import Options, Report
-from tests.integration.rebuild.parts import Watcher
+from tests.fixtures.databases import Database
+from tests.fixtures.waiting import eventually
+from tests.integration.rebuild.parts import Log, Watcher, value
 
-Step = tuple[Any, str, int]
-SHARES = {f"{percent} % of the bulk is in": percent / 100 for percent in (25, 50, 75, 99)}
-CALLS: dict[str, Step] = {
-    "made": (builds, "positions", 1),
-    "nothing is in": (Builder, "go_to", 1),
-    "before it is whole": (builds, "make_whole", 1),
-    "while it is made whole": (builds, "run_all", 4),
-    "while it is proved": (compare, "_compare_table", 3),
-    "before the swap": (swap, "hold_live", 1),
-    "while the live build is held": (swap, "refuse_unequal", 1),
-    "in the middle of the switch": (swap, "close_retried", 1),
-    "switched, not committed": (swap, "Swapped", 1),
-    "committed": (Report, "ok", 1),
-}
-"""By name: whose function, which one, and before which of its calls the process ends."""
-STEPS = (*list(CALLS)[:2], *SHARES, *list(CALLS)[2:])
-"""All of them in the order in which a rebuild meets them."""
-ROWS = 13
+ROWS: Final = 13
+_END_S: Final = 120.0
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload([__name__])
 
 
 def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """As soon as so much of what the bulk is to bring was committed."""
+
+    share: float
+
+    def plant(self) -> None:
+        """Let the process end there."""
+        reached: Callable[..., bool] = Builder._reached
+
+        def watched(filling: Any, wanted: Any) -> bool:
+            if sum(filling._worker.positions().values()) >= self.share * sum(wanted.values()):
+                _die()
+            return reached(filling, wanted)
+
+        Builder._reached = watched  # type: ignore[method-assign, assignment]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Before one of the calls of a function, by its owner and name."""
+
+    owner: Any
+    name: str
+    before: int = 1
+
+    def plant(self) -> None:
+        """Let the process end there."""
+        found = getattr(self.owner, self.name)
+        if isinstance(found, property):
+            getter = found.fget
+            assert getter is not None
+            setattr(self.owner, self.name, property(_dies(getter, self.before)))
+        else:
+            setattr(self.owner, self.name, _dies(found, self.before))
 
 
 def _dies(call: Callable[..., Any], before: int) -> Callable[..., Any]:
@@ -53,34 +82,114 @@ def _dies(call: Callable[..., Any], before: int) -> Callable[..., Any]:
     return counted
 
 
-def _die_at(share: float) -> None:
-    """End as soon as so much of what the bulk is to bring was committed."""
-    reached = Builder._reached
+@dataclass(frozen=True, slots=True)
+class After:
+    """When a statement that begins so was executed, before whatever would commit it."""
 
-    def watched(self: Builder, wanted: Any) -> bool:
-        if sum(self._worker.positions().values()) >= share * sum(wanted.values()):
-            _die()
-        return reached(self, wanted)
+    text: str
 
-    Builder._reached = watched  # type: ignore[method-assign]
+    def plant(self) -> None:
+        """Let the process end there."""
+        execute = psycopg.Connection.execute
+
+        def watched(connection: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+            done = execute(connection, query, *args, **kwargs)
+            if isinstance(query, str) and query.startswith(self.text):
+                _die()
+            return done
+
+        psycopg.Connection.execute = watched  # type: ignore[method-assign, assignment]
 
 
-def main(step: str) -> None:
-    """Rebuild and swap; never comes back."""
+Step = Share | Call | After
+SHARES: Final = {f"{percent} % of the bulk is in": percent / 100 for percent in (25, 50, 75, 99)}
+_SWITCH: Final[dict[str, Step]] = {
+    "before the swap": Call(swap, "hold_live"),
+    "while the live build is held": Call(swap, "refuse_unequal"),
+    "in the middle of the switch": Call(swap, "close_retried"),
+    "switched, not committed": Call(swap, "Swapped"),
+    "committed": Call(Report, "ok"),
+}
+REBUILD: Final[Mapping[str, Step]] = {
+    "made": Call(builds, "positions"),
+    "nothing is in": Call(Builder, "go_to"),
+    **{name: Share(share) for name, share in SHARES.items()},
+    "before it is whole": Call(builds, "make_whole"),
+    "while it is made whole": Call(builds, "run_all", before=4),
+    "while it is proved": Call(compare, "_compare_table", before=3),
+    **_SWITCH,
+}
+"""Steps of a command, by name, in the order in which it meets them."""
+VERIFY: Final[Mapping[str, Step]] = {
+    "half of the bulk is in": Share(0.5),
+    "while it is made whole": Call(builds, "run_all", before=4),
+    "while it is proved": Call(compare, "_compare_table", before=3),
+    "before its build is dropped": Call(builds, "drop"),
+    "dropped, not committed": After("DROP SCHEMA IF EXISTS build_"),
+}
+AT_ONCE: Final[Mapping[str, Step]] = {
+    "before the swap": Call(swap, "hold_live"),
+    "while both builds are held": Call(swap, "switch"),
+    "switched, not committed": After("SELECT pg_notify"),
+    "committed": Call(Report, "ok"),
+}
+DROP: Final[Mapping[str, Step]] = {
+    "before the drop": Call(builds, "drop"),
+    "dropped, not committed": After("DROP SCHEMA IF EXISTS build_"),
+}
+REPAIR: Final[Mapping[str, Step]] = {
+    "before workers are kept out": Call(swap, "hold_live"),
+    "while workers are kept out": Call(repair, "_overwrite"),
+    "old rows are gone": After("DELETE FROM build_1.orders"),
+    "in the middle of the sums": After("DELETE FROM build_1.customer_totals"),
+    "mended, not committed": After("SELECT pg_notify"),
+    "committed": Call(repair, "Repaired"),
+}
+STEPS: Final[Mapping[str, Mapping[str, Step]]] = {
+    "rebuild": REBUILD,
+    "rebuild --order": REPAIR,
+    "verify": VERIFY,
+    "swap": _SWITCH,
+    "swap --rollback": _SWITCH,
+    "swap --rollback --now": AT_ONCE,
+    "swap --drop-previous": DROP,
+}
+"""The steps of every command."""
+
+
+def call(command: str, settings: IngestSettings, *, order: str | None = None) -> Any:
+    """A command, in this process."""
+    watcher, stop = Watcher(), threading.Event()
+    calls: dict[str, Callable[[], Any]] = {
+        "rebuild": lambda: run.rebuild(settings, Options(), watcher, stop),
+        "rebuild --order": lambda: repair.repair(settings, order=order, stop=stop, say=watcher.say),
+        "verify": lambda: run.verify(settings, Options(), watcher, stop),
+        "swap": lambda: run.swap_ready(settings, watcher, stop),
+        "swap --rollback": lambda: run.roll_back(settings, watcher, stop, now=False),
+        "swap --rollback --now": lambda: run.roll_back(settings, watcher, stop, now=True),
+        "swap --drop-previous": lambda: run.drop_previous(settings),
+    }
+    return calls[command]()
+
+
+def kill(command: str, step: str, log: Log, shop: Database, *, order: str | None = None) -> None:
+    """Call a command that is killed at one of its steps, and wait until the server knows it."""
+    settings = log.settings(shop).model_copy(update={"batch_rows": ROWS})
+    process = _SERVER.Process(target=_doomed, args=(command, step, settings, order), daemon=True)
+    process.start()
+    process.join(_END_S)
+    assert process.exitcode == -signal.SIGKILL, f"{command} at {step!r}: {process.exitcode}"
+    sessions = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND application_name LIKE %s"
+    )
+    eventually(
+        lambda: value(shop, sessions, f"{builds.APPLICATION}%") == 0, _END_S, "its sessions end"
+    )
+
+
+def _doomed(command: str, step: str, settings: IngestSettings, order: str | None) -> None:
     builder.BULK_ROWS = ROWS
-    if step in SHARES:
-        _die_at(SHARES[step])
-    else:
-        owner, name, before = CALLS[step]
-        found = getattr(owner, name)
-        if isinstance(found, property):
-            setattr(owner, name, property(_dies(lambda _self: True, before)))
-        else:
-            setattr(owner, name, _dies(found, before))
-    settings = IngestSettings.model_validate({"batch_rows": ROWS})
-    report = run.rebuild(settings, Options(), Watcher(), threading.Event())
+    STEPS[command][step].plant()
+    report = call(command, settings, order=order)
     assert report.ok
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

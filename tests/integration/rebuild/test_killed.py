@@ -1,20 +1,14 @@
 """A rebuild may be killed at any moment: the live views are whole, the next call finishes."""
 
-import os
-import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 
-from ingest.settings import IngestSettings
 from rebuild import run
 from rebuild.builder import StoppedError
 from rebuild.report import Options
 from tests.fixtures.databases import Database
-from tests.integration.rebuild.killed import SHARES, STEPS
+from tests.integration.rebuild.killed import REBUILD, SHARES, kill
 from tests.integration.rebuild.parts import (
     Log,
     Watcher,
@@ -25,33 +19,13 @@ from tests.integration.rebuild.parts import (
     schemas,
 )
 
-REPOSITORY = Path(__file__).parents[3]
-
-
-def rebuild_until_killed(settings: IngestSettings, step: str) -> None:
-    environment = {
-        **os.environ,
-        "VIEWKEEPER_DATABASE_URL": settings.database_url.get_secret_value(),
-        "VIEWKEEPER_KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
-        "VIEWKEEPER_SCHEMA_REGISTRY_URL": settings.schema_registry_url,
-    }
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.integration.rebuild.killed", step],
-        cwd=REPOSITORY,
-        env=environment,
-        capture_output=True,
-        timeout=60,
-    )
-    assert ended.returncode == -signal.SIGKILL, ended.stderr[-2_000:]
-
 
 def test_killed_again_and_again_it_goes_on_from_where_it_was(log: Log, shop: Database) -> None:
-    settings = log.settings(shop)
     before, rows = offsets(shop, "build_1"), content(shop, "build_1")
     total = sum(before.values())
     done = 0
-    for step in STEPS:
-        rebuild_until_killed(settings, step)
+    for step in REBUILD:
+        kill("rebuild", step, log, shop)
         assert (offsets(shop, "build_1"), content(shop, "build_1")) == (before, rows), step
         if step != "committed":
             assert builds(shop)["build_1"] == "live", step
@@ -65,13 +39,13 @@ def test_killed_again_and_again_it_goes_on_from_where_it_was(log: Log, shop: Dat
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", REBUILD)
 def test_killed_it_leaves_the_live_views_whole_and_the_next_call_finishes(
     step: str, log: Log, shop: Database, watcher: Watcher
 ) -> None:
     settings = log.settings(shop)
     before, rows = offsets(shop, "build_1"), content(shop, "build_1")
-    rebuild_until_killed(settings, step)
+    kill("rebuild", step, log, shop)
     assert (offsets(shop, "build_1"), content(shop, "build_1")) == (before, rows)
     if step == "committed":
         assert builds(shop) == {"build_1": "previous", "build_2": "live"}

@@ -1,9 +1,11 @@
 """`viewkeeper rebuild`, `verify`, `swap`: all views anew from offset zero, proved, switched."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Annotated, Any
 
 import structlog
@@ -14,7 +16,7 @@ from cli.misuse import UsageError
 from cli.stopping import stop_signal
 from cli.terminal import OUT, answer, answer_json, answer_table, progress, say, table
 from ingest.settings import IngestSettings
-from rebuild import repair, run
+from rebuild import repair, run, textfile
 from rebuild.builder import StoppedError
 from rebuild.compare import Difference, Result, ViewResult
 from rebuild.report import Options, Report
@@ -121,6 +123,14 @@ def verify(
     throttle: Throttle = None,
     processes: Processes = None,
     free_gb: FreeGb = None,
+    metrics: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            dir_okay=False,
+            help="Leave the figures for Prometheus in this file, named *.prom.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Prove that the live views are what the log adds up to: build them anew, compare every row.
@@ -134,8 +144,13 @@ def verify(
         declared=_declared(declared),
         free_bytes=None if free_gb is None else round(free_gb * 1e9),
     )
+    if metrics is not None and not metrics.parent.is_dir():
+        raise UsageError(f"--metrics {metrics}: there is no folder {metrics.parent}")
     with stoppable() as stop:
-        _answer(run.verify(quiet_settings(), options, _Terminal(), stop), as_json=as_json)
+        report = run.verify(quiet_settings(), options, _Terminal(), stop)
+    if metrics is not None:
+        textfile.write(report, metrics, ended_at=time.time())
+    _answer(report, as_json=as_json)
 
 
 def swap(

@@ -170,8 +170,10 @@ def command(log: Log, database: Database, *arguments: str, code: int = 0) -> Res
 
 def verdict(log: Log, database: Database, *, code: int) -> Mapping[str, Any]:
     """What `viewkeeper verify --json` answers, by view."""
-    report = json.loads(command(log, database, "verify", "--json", code=code).stdout)
+    asked = ("verify", "--json", "--metrics", "verify.prom")
+    report = json.loads(command(log, database, *asked, code=code).stdout)
     assert report["equal"] is (code == 0)
+    assert f"viewkeeper_verify_equal {1 - code}.0\n" in Path("verify.prom").read_text()
     return {view["view"]: view for view in report["views"]}
 
 

@@ -106,3 +106,10 @@ def test_a_long_dump_begins_near_the_failing_byte() -> None:
     assert sum("^^ byte 9000" in line for line in lines) == 1
     assert "bytes after" in lines[-1]
     assert "byte 2 is missing" in list(hex_lines(b"\x00\x01", marked_byte=2))[-1]
+
+
+@pytest.mark.usefixtures("nowhere")
+def test_a_file_that_could_not_be_written_is_told_before_an_hour_of_work() -> None:
+    done = run("verify", "--metrics", "missing/verify.prom")
+    assert done.exit_code == 2
+    assert "there is no folder missing" in done.stderr

@@ -17,6 +17,7 @@ from starlette.websockets import WebSocket
 
 from api import events, ide
 from api.auth import Gate
+from api.compression import Compression
 from api.documents import Documents
 from api.drain import Drain
 from api.errors import ApiError
@@ -88,6 +89,7 @@ def create_app(settings: ApiSettings, *, observe: Observe = ignore) -> Starlette
             Middleware(Proxies, trusted=[str(each) for each in settings.api_trusted_proxies]),
             Middleware(Observed, metrics=service.metrics),
             *_cors(settings.api_origins),
+            *_compression(settings.api_compress_bytes),
         ],
         lifespan=lifespan,
     )
@@ -108,6 +110,10 @@ def _cors(origins: Sequence[str]) -> list[Middleware]:
             max_age=600,
         )
     ]
+
+
+def _compression(least_bytes: int) -> list[Middleware]:
+    return [Middleware(Compression, least_bytes=least_bytes)] if least_bytes else []
 
 
 def _service(settings: ApiSettings, observe: Observe) -> Service:
@@ -147,6 +153,7 @@ def _service(settings: ApiSettings, observe: Observe) -> Service:
         executor=executor,
         limits=settings.limits,
         persisted=settings.persisted,
+        places=settings.places,
         gate=Gate(rules) if rules else None,
         get_needs_preflight=settings.api_get_needs_preflight,
     )

@@ -101,7 +101,7 @@ class Documents:
         sizes: PageSizes,
     ) -> None:
         self._schema = schema
-        self._limits = limits
+        self.limits = limits
         self._sizes = sizes
         hidden = () if introspection else (NoSchemaIntrospectionCustomRule,)
         self._rules = (*specified_rules, *hidden)
@@ -124,10 +124,10 @@ class Documents:
 
         MethodError: `only_query`, and the operation is something else. TooComplexError: a limit.
         """
-        most = self._limits.document_bytes
+        most = self.limits.document_bytes
         if len(text) > most or len(text.encode(errors="replace")) > most:
-            raise self._limits.refuse(f"The document is larger than {most} bytes.")
-        require_flat_variables(variables or {}, self._limits)
+            raise self.limits.refuse(f"The document is larger than {most} bytes.")
+        require_flat_variables(variables or {}, self.limits)
         definition = _select(self._parsed(text), name)
         if only_query and definition.operation is not OperationType.QUERY:
             raise MethodError
@@ -136,12 +136,12 @@ class Documents:
         if definition.operation is OperationType.SUBSCRIPTION and not live:
             raise BadRequestError("A subscription needs a WebSocket, or Accept: text/event-stream.")
         operation = self._named(text, name)
-        operation.costing.require(variables or {}, self._limits)
+        operation.costing.require(variables or {}, self.limits)
         return operation
 
     def is_live(self, text: str, name: str | None) -> bool:
         """Whether that names a subscription; False for what cannot be run."""
-        if len(text) > self._limits.document_bytes:
+        if len(text) > self.limits.document_bytes:
             return False
         try:
             definition = _select(self._parsed(text), name)
@@ -159,12 +159,12 @@ class Documents:
 
     def _parse(self, text: str) -> DocumentNode:
         try:
-            document = parse(text, max_tokens=self._limits.tokens)
+            document = parse(text, max_tokens=self.limits.tokens)
         except GraphQLError as error:
             raise RefusedError([with_code(error, "GRAPHQL_PARSE_FAILED")]) from error
         except RecursionError as error:
-            raise self._limits.refuse("The document is nested too deeply.") from error
-        require_small(document, self._limits)
+            raise self.limits.refuse("The document is nested too deeply.") from error
+        require_small(document, self.limits)
         return document
 
     def _validate(self, text: str) -> tuple[dict[str, Any], ...]:

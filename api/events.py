@@ -7,18 +7,20 @@ Follows the "distinct connections" mode of the `graphql-sse` project: `next` eve
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Final
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from api.auth import Known
 from api.errors import ApiError
 from api.execute import Answer, GraphQLRequest, refused
 from api.http import Endpoint, StatusError, admitted, asked_by, from_parts, refusing, seen_of
 from api.live import GoingAwayError, LiveQueries, Result, result_of
+from api.proxies import address_of
 
 STREAM: Final = "text/event-stream"
 BEAT_S: Final = 12.0
@@ -41,7 +43,9 @@ async def respond(
 ) -> Response:
     """A stream of results, or the refusal of it."""
     request.state.answer = Answer(body={})
+    address = address_of(request.scope)
     try:
+        endpoint.places.require(address)
         known, parts = await admitted(request, endpoint)
         persisted = endpoint.persisted
         asked = from_parts(parts, request.headers, only_query=False, persisted=persisted)
@@ -51,7 +55,20 @@ async def respond(
     except (ApiError, StatusError) as error:
         return refusing(error)
     results = _results(asked, endpoint, live, request_id=request_id, seen=seen)
-    return StreamingResponse(_stream(results, known), headers=_HEADERS, media_type=STREAM)
+    return _Stream(_stream(results, known), endpoint.places.held_by(address))
+
+
+class _Stream(StreamingResponse):
+    """Holds its place until it has ended, however it does."""
+
+    def __init__(self, content: AsyncIterator[bytes], place: AbstractContextManager[None]) -> None:
+        super().__init__(content, headers=_HEADERS, media_type=STREAM)
+        self._place = place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        with self._place:
+            await super().__call__(scope, receive, send)
 
 
 async def _results(

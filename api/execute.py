@@ -97,6 +97,7 @@ class Executor:
         self._schema = schema
         self._reader = reader
         self._documents = documents
+        self._limits = documents.limits
         self._topics = topics
         self._sizes = sizes
         self._count_cap = count_cap
@@ -192,7 +193,7 @@ class Executor:
     ) -> Answer:
         if not operation.reads_views:
             result = await self._execute(operation, request, context=None)
-            return _answer(operation, result, request_id=id_)
+            return self._answer(operation, result, request_id=id_)
         if self._routes is None:
             return await self._plain(operation, request, requirement=requirement, id_=id_)
         way = self._routes.route(operation, request.variables or {}, request.caller)
@@ -201,7 +202,7 @@ class Executor:
             require(requirement, reading.consistency)
             compiled, way = way, self._routes.checked(way, reading)
             if way is Way.COMPILED:
-                return _compiled_answer(operation, compiled, reading)
+                return self._compiled_answer(operation, compiled, reading)
         answer = await self._plain(operation, request, requirement=requirement, id_=id_)
         return replace(answer, way=way)
 
@@ -218,7 +219,7 @@ class Executor:
             batches = Batches(snapshot, count_cap=self._count_cap)
             context = Context(batches=batches, sizes=self._sizes)
             result = await self._execute(operation, request, context=context)
-            return _answer(operation, result, request_id=id_, snapshot=snapshot)
+            return self._answer(operation, result, request_id=id_, snapshot=snapshot)
 
         return await self._reader.read(work, caller=request.caller)
 
@@ -236,6 +237,48 @@ class Executor:
         result = outcome if isinstance(outcome, ExecutionResult) else await outcome
         _raise_if_whole(result)
         return result
+
+    def _answer(
+        self,
+        operation: Operation,
+        result: ExecutionResult,
+        *,
+        request_id: str,
+        snapshot: Snapshot | None = None,
+    ) -> Answer:
+        if result.data is None and all(error.path is None for error in result.errors or ()):
+            # Nothing ran: the variables do not fit their types.
+            return refused([with_code(error, "BAD_USER_INPUT") for error in result.errors or ()])
+        errors = [_shown(error, request_id) for error in result.errors or ()]
+        data = orjson.dumps(result.data)
+        self._limits.require_result(len(data) + (len(orjson.dumps(errors)) if errors else 0))
+        body: dict[str, Any] = {"data": orjson.Fragment(data)}
+        if errors:
+            body = {"errors": errors, **body}
+        if snapshot is not None:
+            body["extensions"] = extensions(snapshot.consistency)
+        return Answer(
+            body=body,
+            outcome=str(errors[0]["extensions"]["code"]) if errors else "ok",
+            operation_name=operation.name,
+            statements=snapshot.statements if snapshot else 0,
+            consistency=snapshot.consistency if snapshot else None,
+        )
+
+    def _compiled_answer(
+        self, operation: Operation, compiled: Compiled, reading: Reading
+    ) -> Answer:
+        # Before it is in memory once more; and afterwards, because opaque texts are longer.
+        self._limits.require_result(sum(len(text) for text in reading.texts if text))
+        data = spliced(compiled, reading.texts, reading.consistency)
+        self._limits.require_result(len(data))
+        return Answer(
+            body={"data": orjson.Fragment(data), "extensions": extensions(reading.consistency)},
+            operation_name=operation.name,
+            statements=1,
+            way=Way.COMPILED,
+            consistency=reading.consistency,
+        )
 
 
 async def _standing(snapshot: Snapshot) -> Consistency:
@@ -288,42 +331,6 @@ def _raise_if_whole(result: ExecutionResult) -> None:
         cause = cause_of(error)
         if isinstance(cause, (BuildGoneError, *WHOLE_OPERATION)):
             raise cause
-
-
-def _answer(
-    operation: Operation,
-    result: ExecutionResult,
-    *,
-    request_id: str,
-    snapshot: Snapshot | None = None,
-) -> Answer:
-    if result.data is None and all(error.path is None for error in result.errors or ()):
-        # Nothing ran: the variables do not fit their types.
-        return refused([with_code(error, "BAD_USER_INPUT") for error in result.errors or ()])
-    errors = [_shown(error, request_id) for error in result.errors or ()]
-    body: dict[str, Any] = {"data": result.data}
-    if errors:
-        body = {"errors": errors, **body}
-    if snapshot is not None:
-        body["extensions"] = extensions(snapshot.consistency)
-    return Answer(
-        body=body,
-        outcome=str(errors[0]["extensions"]["code"]) if errors else "ok",
-        operation_name=operation.name,
-        statements=snapshot.statements if snapshot else 0,
-        consistency=snapshot.consistency if snapshot else None,
-    )
-
-
-def _compiled_answer(operation: Operation, compiled: Compiled, reading: Reading) -> Answer:
-    data = spliced(compiled, reading.texts, reading.consistency)
-    return Answer(
-        body={"data": orjson.Fragment(data), "extensions": extensions(reading.consistency)},
-        operation_name=operation.name,
-        statements=1,
-        way=Way.COMPILED,
-        consistency=reading.consistency,
-    )
 
 
 def _shown(error: GraphQLError, request_id: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from api.errors import ApiError, BadRequestError, refusal_of
 from api.execute import Answer, Executor, GraphQLRequest, refused
 from api.limits import Limits
 from api.persisted import Persisted
+from api.places import Places
 from api.proxies import address_of
 from api.read import RETRY_AFTER_S
 
@@ -81,6 +82,7 @@ class Endpoint:
     executor: Executor
     limits: Limits
     persisted: Persisted
+    places: Places
     gate: Gate | None = None
     get_needs_preflight: bool = True
 
@@ -96,7 +98,7 @@ def refusing(error: ApiError | StatusError) -> Response:
 
 async def respond(request: Request, endpoint: Endpoint, *, request_id: str) -> Response:
     """The response to a request at /graphql."""
-    limits, media_type = endpoint.limits, PLAIN
+    media_type = PLAIN
     try:
         media_type = _media_type(request.headers.get("accept"))
         known = await _known(request, endpoint)
@@ -116,15 +118,9 @@ async def respond(request: Request, endpoint: Endpoint, *, request_id: str) -> R
         request.state.answer = answer
         headers = {**_PRIVATE, **_standing(answer), "ETag": str(answer.tag)}
         return Response(status_code=304, headers=headers)
-    content = orjson.dumps(answer.body)
-    if len(content) > limits.result_bytes:
-        too_large = limits.refuse("The answer is larger than allowed. Ask for less.")
-        answer = refused([refusal_of(too_large)])
-        content = orjson.dumps(answer.body)
     request.state.answer = answer
     tagged = {} if answer.tag is None else {"ETag": answer.tag}
-    status = _status(answer, media_type)
-    return _bytes(answer, media_type, status=status, headers=tagged, content=content)
+    return _bytes(answer, media_type, status=_status(answer, media_type), headers=tagged)
 
 
 def _bytes(
@@ -133,12 +129,11 @@ def _bytes(
     *,
     status: int,
     headers: Mapping[str, str] | None = None,
-    content: bytes | None = None,
 ) -> Response:
     retry = {"Retry-After": str(_retry_after_s(answer))} if answer.outcome in _RETRIED else {}
     who = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     return Response(
-        orjson.dumps(answer.body) if content is None else content,
+        orjson.dumps(answer.body),
         status_code=status,
         headers={**_PRIVATE, **(headers or {}), **retry, **who, **_standing(answer)},
         media_type=f"{media_type}; charset=utf-8",

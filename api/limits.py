@@ -73,6 +73,11 @@ class Limits:
         """As clients read them."""
         return {camel(name): value for name, value in asdict(self).items()}
 
+    def require_result(self, size: int) -> None:
+        """Return if an answer may have so many bytes; TooComplexError."""
+        if size > self.result_bytes:
+            raise self.refuse("The answer is larger than allowed. Ask for less.")
+
     def refuse(self, message: str, **measured: int) -> TooComplexError:
         """The error that says what was measured, and every limit."""
         return TooComplexError(message, **measured, limits=self.told())

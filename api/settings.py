@@ -10,6 +10,7 @@ from api.auth import MIN_SECRET_BYTES, TokenRules
 from api.budgets import Budgets
 from api.limits import Limits
 from api.persisted import Persisted, manifest
+from api.places import Places
 
 _BURST_S = 10
 
@@ -66,6 +67,15 @@ class ApiSettings(BaseSettings):
     api_max_directives: int = Field(50, ge=0, description="Directives, fragments put in place")
     api_max_cost: int = Field(50_000, ge=1, description="Rows times fields of an operation")
     api_max_result_bytes: int = Field(10_000_000, ge=1, description="Size of an answer")
+    api_compress_bytes: int = Field(
+        2_000, ge=0, description="Answers of that size are compressed for who accepts it; 0: none"
+    )
+    api_max_streams: int = Field(
+        5_000, ge=1, description="WebSockets and event streams of a process"
+    )
+    api_max_streams_per_address: int = Field(
+        2_000, ge=1, description="WebSockets and event streams of one address, of a process"
+    )
     api_rate_cost_per_s: int = Field(
         0, ge=0, description="Cost that a caller may ask for each second, of a process; 0: any"
     )
@@ -194,6 +204,11 @@ class ApiSettings(BaseSettings):
             cost=self.api_max_cost,
             result_bytes=self.api_max_result_bytes,
         )
+
+    @property
+    def places(self) -> Places:
+        """How many sockets and streams may be open."""
+        return Places(most=self.api_max_streams, most_per_address=self.api_max_streams_per_address)
 
     @property
     def budgets(self) -> Budgets:

@@ -19,8 +19,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from api.auth import Known
 from api.errors import ApiError, BadRequestError, UnavailableError
 from api.execute import GraphQLRequest
-from api.http import Endpoint, asked_by, from_parts, seen_of
+from api.http import Endpoint, asked_by, from_parts, refusing, seen_of
 from api.live import GoingAwayError, LiveQueries
+from api.proxies import address_of
 
 PROTOCOL: Final = "graphql-transport-ws"
 INIT_TIMEOUT_S: Final = 5.0
@@ -54,17 +55,24 @@ class Sockets:
         if not self._is_welcome(socket):
             await socket.close(1008)
             return
+        address = address_of(socket.scope)
+        try:
+            self.endpoint.places.require(address)
+        except ApiError as error:
+            await socket.send_denial_response(refusing(error))
+            return
         if PROTOCOL not in socket.scope.get("subprotocols", ()):
             await socket.accept()
             await socket.close(4406, "Subprotocol not acceptable")
             return
-        await socket.accept(PROTOCOL)
-        one = _Socket(socket, self, request_id)
-        self.open.add(one)
-        try:
-            await one.run()
-        finally:
-            self.open.discard(one)
+        with self.endpoint.places.held_by(address):
+            await socket.accept(PROTOCOL)
+            one = _Socket(socket, self, request_id)
+            self.open.add(one)
+            try:
+                await one.run()
+            finally:
+                self.open.discard(one)
 
     async def goodbye(self) -> None:
         """Close every socket: the process goes away."""

@@ -203,12 +203,3 @@ def test_the_login_of_the_api_can_write_nothing(database: Database) -> None:
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(f"DELETE FROM {table}".encode())
             connection.rollback()
-
-
-def test_an_answer_may_not_grow_without_end(shared_database: Database) -> None:
-    with TestClient(create_app(settings(shared_database.api_dsn, api_max_result_bytes=40))) as some:
-        answer = some.post("/graphql", json={"query": "{ position { build } }"}).json()
-    assert "data" not in answer
-    (error,) = answer["errors"]
-    assert error["extensions"]["code"] == "QUERY_TOO_COMPLEX"
-    assert error["extensions"]["limits"]["resultBytes"] == 40

@@ -119,7 +119,7 @@ class Both:
         plain = await self._plain.run(request, request_id="same")
         self._heard.clear()
         compiled = await self._compiled.run(request, request_id="same")
-        return Pair(_bytes(compiled), _bytes(plain), compiled.way, plain.body.get("data"))
+        return Pair(_bytes(compiled), _bytes(plain), compiled.way, _data(plain))
 
 
 def _bytes(answer: Answer) -> bytes:
@@ -127,6 +127,10 @@ def _bytes(answer: Answer) -> bytes:
     errors = sorted(map(orjson.dumps, answer.body.get("errors", ())))
     told = [answer.body.get("data"), [orjson.Fragment(each) for each in errors], answer.refused]
     return orjson.dumps(told)
+
+
+def _data(answer: Answer) -> Any:
+    return orjson.loads(orjson.dumps(answer.body.get("data")))
 
 
 async def _never() -> Any:

@@ -5,6 +5,7 @@ settings, never the token's (RFC 8725); audience, issuer and expiry must be ther
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any, Final
 
 import httpx
 import jwt
+import orjson
 import structlog
 
 from api.callers import Caller
@@ -21,6 +23,7 @@ MIN_SECRET_BYTES: Final = 32
 _MAX_TOKEN_CHARS: Final = 8_192
 _MAX_SUBJECT_CHARS: Final = 256
 _FRESH_S: Final = 600.0
+_STALE_S: Final = 3_600.0
 _RETRY_S: Final = 10.0
 _FETCH_TIMEOUT_S: Final = 3.0
 _MAX_KEYS_BYTES: Final = 200_000
@@ -116,43 +119,78 @@ def _subject(claims: Mapping[str, Any], caller: Caller) -> str:
 
 
 class KeySet:
-    """The public keys behind a URL, fetched when needed: again for an unknown id, but not often."""
+    """The public keys behind a URL. Good ones are served while new ones are fetched beside.
+
+    Fetched when they are old or an id is unknown, by one task for all, and not often. Only a caller
+    whose key is not there waits for it. Keys that could not be fetched anew for long are not
+    trusted any more: one of them may have been taken back.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._keys: dict[str | None, Any] = {}
-        self._fetched_at_s = self._tried_at_s = -_FRESH_S
-        self._turn = asyncio.Lock()
+        self._fetched_at_s = self._tried_at_s = -math.inf
+        self._fetching: asyncio.Task[None] | None = None
 
     async def key(self, key_id: object) -> Any:
         """The key with that id. InvalidKeyError: there is none. UnavailableError: cannot tell."""
         name = key_id if isinstance(key_id, str) else None
-        now_s = time.monotonic()
-        if name not in self._keys or now_s - self._fetched_at_s > _FRESH_S:
-            async with self._turn:
-                if time.monotonic() - self._tried_at_s > _RETRY_S:
-                    await self._fetch()
-        if not self._keys:
+        if not self._are_younger_than(_FRESH_S) or self._found(name) is None:
+            self._begin_to_fetch()
+        if not self._are_younger_than(_STALE_S) or self._found(name) is None:
+            await self._until_fetched()
+        if not self._are_younger_than(_STALE_S):
             raise UnavailableError("The keys that tokens are signed with cannot be fetched now.")
+        key = self._found(name)
+        if key is None:
+            raise jwt.InvalidKeyError("no such key")
+        return key
+
+    def _are_younger_than(self, age_s: float) -> bool:
+        return bool(self._keys) and time.monotonic() - self._fetched_at_s < age_s
+
+    def _found(self, name: str | None) -> Any:
         if name is None and len(self._keys) == 1:
             return next(iter(self._keys.values()))
-        if name not in self._keys:
-            raise jwt.InvalidKeyError("no such key")
-        return self._keys[name]
+        return self._keys.get(name)
+
+    def _begin_to_fetch(self) -> None:
+        if self._fetching is None and time.monotonic() - self._tried_at_s > _RETRY_S:
+            self._tried_at_s = time.monotonic()
+            self._fetching = asyncio.create_task(self._fetch())
+
+    async def _until_fetched(self) -> None:
+        if self._fetching is not None:
+            # One who goes away takes nothing from the others.
+            await asyncio.shield(self._fetching)
 
     async def _fetch(self) -> None:
-        self._tried_at_s = time.monotonic()
         try:
-            async with httpx.AsyncClient(timeout=_FETCH_TIMEOUT_S) as client:
-                response = await client.get(self._url)
-            response.raise_for_status()
-            if len(response.content) > _MAX_KEYS_BYTES:
+            async with asyncio.timeout(_FETCH_TIMEOUT_S):
+                found = jwt.PyJWKSet.from_dict(orjson.loads(await _body(self._url)))
+        except Exception as error:  # noqa: BLE001 - whatever another server sends, ours stay good
+            _log.warning("keys cannot be fetched", url=self._url, error=repr(error))
+        else:
+            self._keys = {each.key_id: each.key for each in found.keys if _can_sign(each)}
+            self._fetched_at_s = time.monotonic()
+        finally:
+            self._fetching = None
+
+
+def _can_sign(key: jwt.PyJWK) -> bool:
+    return key.key_type == "RSA" and key.public_key_use in (None, "sig")
+
+
+async def _body(url: str) -> bytes:
+    """What is there. ValueError: it is too large, and was not read to its end."""
+    body = b""
+    async with (
+        httpx.AsyncClient(timeout=_FETCH_TIMEOUT_S) as client,
+        client.stream("GET", url) as response,
+    ):
+        response.raise_for_status()
+        async for part in response.aiter_bytes():
+            body += part
+            if len(body) > _MAX_KEYS_BYTES:
                 raise ValueError("the key set is too large")
-            found = jwt.PyJWKSet.from_dict(response.json())
-        except (httpx.HTTPError, ValueError, TypeError, jwt.PyJWTError) as error:
-            # Keys that we have stay good: their owner may only be away.
-            _log.warning("keys cannot be fetched", url=self._url, error=str(error))
-            return
-        rsa = [each for each in found.keys if each.key_type == "RSA"]
-        self._keys = {each.key_id: each.key for each in rsa}
-        self._fetched_at_s = time.monotonic()
+    return body

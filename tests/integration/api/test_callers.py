@@ -7,7 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import jwt
@@ -234,9 +234,17 @@ def test_answers_are_private(client: TestClient) -> None:
 
 
 class Keys:
-    """A server of a key set. `served` counts how often it was asked."""
+    """A server of a key set, and of what else the test makes it send.
+
+    `served` counts how often it was asked; it answers only while `speaks` is set.
+    """
 
     def __init__(self) -> None:
+        self.others: list[dict[str, Any]] = []
+        self.status = 200
+        self.endless = False
+        self.speaks = threading.Event()
+        self.speaks.set()
         self.keys = {name: rsa.generate_private_key(65537, 2048) for name in ("one", "two")}
         self.published = ["one"]
         self.served = 0
@@ -245,19 +253,24 @@ class Keys:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 keys.served += 1
+                keys.speaks.wait()
                 algorithm = jwt.algorithms.RSAAlgorithm
                 named = [
                     {**algorithm.to_jwk(keys.keys[name].public_key(), as_dict=True), "kid": name}
                     for name in keys.published
                 ]
-                self.send_response(200)
+                self.send_response(keys.status)
                 self.end_headers()
-                self.wfile.write(json.dumps({"keys": named}).encode())
+                with suppress(ConnectionError):
+                    while keys.endless:
+                        self.wfile.write(b" " * 10_000)
+                    self.wfile.write(json.dumps({"keys": [*named, *keys.others]}).encode())
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - inherited
                 """Say nothing."""
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/keys"
 
     def token(self, name: str, /, **given: Any) -> str:
         """A token signed with one of the keys."""
@@ -273,6 +286,8 @@ def keys() -> Iterator[Keys]:
     try:
         yield keys
     finally:
+        keys.speaks.set()
+        keys.endless = False
         keys.server.shutdown()
         keys.server.server_close()
         thread.join()
@@ -289,8 +304,7 @@ def _signed_with_public_key(keys: Keys) -> str:
 
 
 def test_tokens_may_be_signed_with_published_keys(shop: Database, keys: Keys) -> None:
-    url = f"http://127.0.0.1:{keys.server.server_port}/keys"
-    with guarded(shop, api_jwt_secret=None, api_jwks_url=url) as client:
+    with guarded(shop, api_jwt_secret=None, api_jwks_url=keys.url) as client:
         for _ in range(3):
             assert ask(client, keys.token("one"), LIGHT)
         assert keys.served == 1

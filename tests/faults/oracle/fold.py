@@ -153,9 +153,11 @@ class Fold:
         self._trace(event, f"dead letter, {state}")
         return True
 
-    def redrive(self) -> None:
+    def redrive(self, order_id: str | None = None) -> None:
         """After the log: a redriven event meets what was applied long before it."""
         for event in self.redriven:
+            if order_id not in (None, event.key[0]):
+                continue
             best = self._state(event).best
             there = best.get(event.record.partition)
             if there is None or there.version < event.version:

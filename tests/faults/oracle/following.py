@@ -91,6 +91,11 @@ class Following:
         for order_id in touched - {None}:
             self._tell_anew(str(order_id))
 
+    def redrive(self, order_id: str) -> None:
+        """Take in the redriven dead letters of an order that were passed."""
+        self._fold.redrive(order_id)
+        self._tell_anew(order_id)
+
     def _up_to(self, position: Position) -> Iterator[Record]:
         for place, end in position.items():
             records, taken = self._log[place], self._taken[place]

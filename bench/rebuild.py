@@ -56,13 +56,14 @@ class BesideSample:
     failed: int
     mixed: int
     went_back: int
-    swaps_seen: int
+    builds_seen: int
     p50_idle_ms: float
     p99_idle_ms: float
     p50_ms: float
     p99_ms: float
     p99_swaps_ms: float
     most_lag_ms: int
+    without_lag: int
     held_ms: float
     rollback_held_ms: float
     events_since_proof: int
@@ -136,7 +137,8 @@ def _sample(
     meanwhile = [a["ms"] for a in counted if moments[1] <= a["at"] < moments[2]]
     after = [a["ms"] for a in counted if a["at"] >= moments[2] - 2.0]
     problems = [a["problem"] for a in counted if a["problem"]]
-    builds = [a["build"] for a in sorted(counted, key=lambda a: a["at"])]
+    answered = [a for a in counted if a["build"]]
+    lags = [a["lag_ms"] for a in answered if a["lag_ms"] is not None]
     seconds = moments[2] - moments[1]
     return BesideSample(
         events=report["events"],
@@ -147,13 +149,14 @@ def _sample(
         failed=sum(p.startswith("failed") for p in problems),
         mixed=sum(p.startswith("mixed") for p in problems),
         went_back=sum(p.startswith("went back") for p in problems),
-        swaps_seen=len(set(builds)),
+        builds_seen=len({a["build"] for a in answered}),
         p50_idle_ms=percentile(idle, 0.5),
         p99_idle_ms=percentile(idle, 0.99),
         p50_ms=percentile(meanwhile, 0.5),
         p99_ms=percentile(meanwhile, 0.99),
         p99_swaps_ms=percentile(after, 0.99),
-        most_lag_ms=max(a["lag_ms"] for a in counted if a["lag_ms"] is not None),
+        most_lag_ms=max(lags, default=0),
+        without_lag=len(answered) - len(lags),
         held_ms=report["swapped"]["held_s"] * 1000,
         rollback_held_ms=back["swapped"]["held_s"] * 1000,
         events_since_proof=report["swapped"]["events_since_proof"],

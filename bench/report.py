@@ -226,7 +226,7 @@ def beside_table(found: BesideSample, load: Load) -> Table:
         ("from start to swapped", f"{found.seconds:,.0f} s, {found.rate:,.0f} events/s"),
         ("live ingest meanwhile", f"{found.live_rate:,.0f} of {load.events_per_s:,} events/s"),
         ("largest lag in an answer", f"{found.most_lag_ms:,} ms"),
-        ("queries", f"{found.queries:,}, from {found.swaps_seen} builds"),
+        ("queries", f"{found.queries:,}, from {found.builds_seen} builds"),
         ("failed", f"{found.failed:,}"),
         ("answers that mix builds or moments", f"{found.mixed:,}"),
         ("sessions that went back", f"{found.went_back:,}"),

@@ -73,8 +73,8 @@ class Conditions:
 
 def document(tables: Sequence[Table], conditions: Conditions, *, before: str = "") -> str:
     """The whole of `RESULTS.md`: these tables, and of `before` the sections that they are not."""
-    origin = _origin(conditions)
-    sections = {**sections_of(before), **{t.title: t.markdown(origin) for t in tables}}
+    made = {table.title: table.markdown(origin(conditions)) for table in tables}
+    sections = {**sections_of(before), **made}
     return _HEAD + "\n".join(sections[title] for title in TITLES if title in sections)
 
 
@@ -85,10 +85,12 @@ def sections_of(text: str) -> Mapping[str, str]:
     return {part.partition("\n")[0].removeprefix("## "): part for part in titled}
 
 
-def _origin(conditions: Conditions) -> str:
+def origin(conditions: Conditions) -> str:
+    """What a section was made by, and on what."""
+    rounds = "" if conditions.rounds == 1 else f", {conditions.rounds} rounds in turn"
     return (
-        f"Made by `{conditions.command}` on {datetime.now(UTC):%Y-%m-%d}, commit {_commit()},"
-        f" {conditions.rounds} rounds in turn. {_machine()}. {_versions()}."
+        f"Made by `{conditions.command}` on {datetime.now(UTC):%Y-%m-%d}, commit {_commit()}"
+        f"{rounds}. {_machine()}. {_versions()}."
     )
 
 

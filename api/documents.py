@@ -32,14 +32,8 @@ from graphql import (
     visit,
 )
 
-from api.errors import BadRequestError, with_code
-from api.limits import (
-    Costing,
-    Limits,
-    TooComplexError,
-    require_flat_variables,
-    require_small,
-)
+from api.errors import BadRequestError, TooComplexError, with_code
+from api.limits import Costing, Limits, require_flat_variables, require_small
 from api.page import PageSizes
 
 REMEMBERED: Final = 500

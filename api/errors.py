@@ -56,12 +56,18 @@ class RateLimitedError(ApiError):
     code = "RATE_LIMITED"
 
 
+class TooComplexError(ApiError):
+    """The operation asks for more than one may. Ask for less at once."""
+
+    code = "QUERY_TOO_COMPLEX"
+
+
 class BuildGoneError(Exception):
     """The build that a statement named is not the live one any more. Run the operation again."""
 
 
 MASKED: Final = "Something went wrong here. The request id finds it in our log."
-WHOLE_OPERATION: Final = (UnavailableError, TimedOutError, StaleError)
+WHOLE_OPERATION: Final = (UnavailableError, TimedOutError, StaleError, TooComplexError)
 
 
 def cause_of(error: GraphQLError) -> BaseException:

@@ -32,7 +32,7 @@ from graphql import (
     get_named_type,
 )
 
-from api.errors import ApiError
+from api.errors import TooComplexError
 from api.names import camel
 from api.page import PageSizes
 
@@ -47,12 +47,6 @@ _SAME_NAME_PAIRS: Final = 10_000
 _REMEMBERED_SIZES: Final = 50
 _TOLD: Final = 10**9
 _WITH_FIELDS: Final = (GraphQLObjectType, GraphQLInterfaceType)
-
-
-class TooComplexError(ApiError):
-    """The operation asks for more than one may. Ask for less at once."""
-
-    code = "QUERY_TOO_COMPLEX"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

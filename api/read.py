@@ -18,7 +18,7 @@ from psycopg.rows import TupleRow, dict_row, tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from api.callers import Caller
-from api.errors import BuildGoneError, TimedOutError, UnavailableError
+from api.errors import BuildGoneError, TimedOutError, TooComplexError, UnavailableError
 from api.position import Consistency
 from api.pulse import Connection, Cut, Pulse, bounded
 from api.sql import Sql
@@ -38,6 +38,8 @@ RETRY_AFTER_S: Final = 1
 _LIVE: Final = "SELECT name FROM ingest.builds WHERE state = 'live'"
 _CALLER: Final = b"SELECT set_config('role', $1, true), set_config($2, $3, true)"
 _BEGIN: Final = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_TOO_MUCH: Final = "54"
+"""PostgreSQL's class of errors about what was asked: too deep, too many columns or arguments."""
 _PULSE: Final = 0.75
 """Of the time that a connection may take: then a silent server is asked whether it lives."""
 _VIEWS_KNOWN: Final = """
@@ -324,6 +326,8 @@ def meaning_of(error: psycopg.Error) -> Exception:
             | psycopg.errors.SerializationFailure()
         ):
             return BuildGoneError(str(error))
+        case psycopg.OperationalError(sqlstate=str(state)) if state.startswith(_TOO_MUCH):
+            return TooComplexError("The database finds the operation too complex. Ask for less.")
         case psycopg.OperationalError() | psycopg.errors.InsufficientPrivilege():
             _log.error("the database cannot be read", error=str(error), sqlstate=error.sqlstate)
             return UnavailableError(_AWAY)

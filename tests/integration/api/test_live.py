@@ -54,9 +54,11 @@ def change(dsn: str, offset: int, status: str | None, key: str = "a") -> None:
 
 
 @contextmanager
-def connected(client: TestClient, **payload: Any) -> Iterator[WebSocketTestSession]:
+def connected(
+    client: TestClient, headers: dict[str, str] | None = None, /, **payload: Any
+) -> Iterator[WebSocketTestSession]:
     """A socket that is let in."""
-    with client.websocket_connect("/graphql", subprotocols=PROTOCOL) as socket:
+    with client.websocket_connect("/graphql", subprotocols=PROTOCOL, headers=headers) as socket:
         socket.send_json({"type": "connection_init", "payload": payload})
         assert socket.receive_json() == {"type": "connection_ack"}
         yield socket

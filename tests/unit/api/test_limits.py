@@ -9,7 +9,8 @@ from graphql import get_introspection_query
 
 from api.app import graphql_schema
 from api.documents import Documents, RefusedError
-from api.limits import Limits, TooComplexError
+from api.errors import TooComplexError
+from api.limits import Limits
 from api.page import PageSizes
 
 SIZES = PageSizes(20, 100)

@@ -11,10 +11,8 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
-from itertools import cycle
 from typing import Any, Final
 
 import psycopg
@@ -28,7 +26,7 @@ from bench.stats import percentile
 _PROTOCOL: Final = Subprotocol("graphql-transport-ws")
 _QUERY: Final = """subscription Follow($id: String!) { order(orderId: $id) {
   orderId version status customerId currency amount discount paid refunded outstanding } }"""
-_ROWS: Final = "UPDATE build_1.orders SET status = %s WHERE order_id = ANY(%s)"
+_ROWS: Final = "UPDATE build_1.orders SET version = version + 1 WHERE order_id = ANY(%s)"
 _POSITION: Final = (
     "UPDATE build_1.positions SET next_offset = next_offset + 1"
     " WHERE topic = 'orders' AND partition = 0"
@@ -67,28 +65,43 @@ class Result:
     cpu_us_per_update: float
 
 
+@dataclass(slots=True)
+class _Follower:
+    socket: ClientConnection
+    version: int
+
+    async def hear(self) -> float:
+        """The moment at which it has the next change, and no other."""
+        async with asyncio.timeout(_HEAR_S):
+            message = json.loads(await self.socket.recv())
+        heard_at = time.perf_counter()
+        before, self.version = self.version, _version(message)
+        if self.version != before + 1:
+            raise RuntimeError(f"not the change that was made: {message}")
+        return heard_at
+
+
 async def _run(job: Job) -> Result:
     before_mb, began_at = memory_mb(job.pid)[0], time.perf_counter()
     async with AsyncExitStack() as open_:
         places = asyncio.Semaphore(_CONNECTING)
-        sockets = await asyncio.gather(
+        followers = await asyncio.gather(
             *(_follow(job, order_id, open_, places) for order_id in job.orders)
         )
         came_s, came_mb = time.perf_counter() - began_at, memory_mb(job.pid)[0]
         database = await open_.enter_async_context(
             await psycopg.AsyncConnection.connect(job.dsn, autocommit=True)
         )
-        statuses = cycle(("CONFIRMED", "SHIPPED"))
         for _ in range(job.warm_changes):
-            await _changed(database, job, sockets, next(statuses))
-        delays_s, took_s, cpu = await _measured(database, job, sockets, statuses)
+            await _changed(database, job, followers)
+        delays_s, took_s, cpu = await _measured(database, job, followers)
         busy_mb = memory_mb(job.pid)[0]
     return Result(
-        clients=len(sockets),
+        clients=len(followers),
         came_s=came_s,
         grown_mb=came_mb - before_mb,
         grown_busy_mb=busy_mb - before_mb,
-        changes=len(delays_s) // len(sockets),
+        changes=len(delays_s) // len(followers),
         updates_per_s=len(delays_s) / took_s,
         p50_ms=percentile(delays_s, 0.5) * 1000,
         p99_ms=percentile(delays_s, 0.99) * 1000,
@@ -97,37 +110,31 @@ async def _run(job: Job) -> Result:
 
 
 async def _measured(
-    database: psycopg.AsyncConnection[Any],
-    job: Job,
-    sockets: list[ClientConnection],
-    statuses: Iterator[str],
+    database: psycopg.AsyncConnection[Any], job: Job, followers: list[_Follower]
 ) -> tuple[list[float], float, float]:
     """Every delay, how long it took in all, and the CPU time of the API."""
     delays_s: list[float] = []
     began_at, cpu_before_s = time.perf_counter(), cpu_s(job.pid)
     while not delays_s or time.perf_counter() - began_at < job.seconds:
-        delays_s += await _changed(database, job, sockets, next(statuses))
+        delays_s += await _changed(database, job, followers)
     return delays_s, time.perf_counter() - began_at, cpu_s(job.pid) - cpu_before_s
 
 
 async def _changed(
-    database: psycopg.AsyncConnection[Any],
-    job: Job,
-    sockets: list[ClientConnection],
-    status: str,
+    database: psycopg.AsyncConnection[Any], job: Job, followers: list[_Follower]
 ) -> list[float]:
     """Change every order that is followed, and wait until each client has it."""
     async with database.transaction():
-        await database.execute(_ROWS, (status, [*set(job.orders)]))
+        await database.execute(_ROWS, ([*set(job.orders)],))
         await database.execute(_POSITION)
     committed_at = time.perf_counter()
-    heard = await asyncio.gather(*(_hear(socket, status) for socket in sockets))
+    heard = await asyncio.gather(*(each.hear() for each in followers))
     return [moment - committed_at for moment in heard]
 
 
 async def _follow(
     job: Job, order_id: str, open_: AsyncExitStack, places: asyncio.Semaphore
-) -> ClientConnection:
+) -> _Follower:
     async with places:
         socket = await open_.enter_async_context(
             connect(
@@ -145,16 +152,11 @@ async def _follow(
         first = json.loads(await socket.recv())
         if first["type"] != "next" or not first["payload"].get("data", {}).get("order"):
             raise RuntimeError(f"{order_id} cannot be followed: {first}")
-        return socket
+        return _Follower(socket, _version(first))
 
 
-async def _hear(socket: ClientConnection, status: str) -> float:
-    async with asyncio.timeout(_HEAR_S):
-        message = json.loads(await socket.recv())
-    heard_at = time.perf_counter()
-    if message["payload"]["data"]["order"]["status"] != status:
-        raise RuntimeError(f"not the change that was made: {message}")
-    return heard_at
+def _version(message: Any) -> int:
+    return int(message["payload"]["data"]["order"]["version"])
 
 
 def run(job: Job) -> Result:

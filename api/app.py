@@ -1,6 +1,6 @@
 """The API as a Starlette application: routes, and what lives as long as the process."""
 
-import uuid
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,13 +15,14 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from api import events, ide
+from api import events, ide, spans
 from api.auth import Gate
 from api.compression import Compression
 from api.documents import Documents
 from api.drain import Drain
 from api.errors import ApiError
 from api.execute import Answer, Executor
+from api.figures import Figures, Names, names_in
 from api.http import ALLOWED_HEADERS, EXPOSED_HEADERS, Endpoint, respond
 from api.live import LiveQueries
 from api.metrics import CONTENT_TYPE, Metrics
@@ -64,6 +65,9 @@ def create_app(settings: ApiSettings, *, observe: Observe = ignore) -> Starlette
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         if settings.reads_as_owner:
             _log.warning("reading with the owner's login: set VIEWKEEPER_API_DATABASE_URL")
+        if settings.api_traces:
+            spans.switch_on(spans.exported())
+        sampling = asyncio.create_task(service.metrics.keep_sampled())
         await service.reader.open()
         await service.movements.start()
         service.drain.listen()
@@ -74,6 +78,8 @@ def create_app(settings: ApiSettings, *, observe: Observe = ignore) -> Starlette
             await service.live.stop()
             await service.movements.stop()
             await service.reader.close()
+            sampling.cancel()
+            spans.switch_off()
 
     app = Starlette(
         routes=[
@@ -149,8 +155,15 @@ def _service(settings: ApiSettings, observe: Observe) -> Service:
         routes=Routes(schema, TYPES, sizes=sizes, count_cap=settings.api_count_cap),
         budgets=settings.budgets,
     )
+    trusted = settings.trusted_documents
+    figures = Figures(
+        metrics,
+        Names(None if trusted is None else names_in(trusted.values())),
+        slow_s=settings.api_slow_operation_ms / 1000,
+    )
     endpoint = Endpoint(
         executor=executor,
+        figures=figures,
         limits=settings.limits,
         persisted=settings.persisted,
         places=settings.places,
@@ -158,11 +171,15 @@ def _service(settings: ApiSettings, observe: Observe) -> Service:
         get_needs_preflight=settings.api_get_needs_preflight,
     )
     # Half of the connections: live queries never crowd out the others.
-    live = LiveQueries(executor, movements, at_once=max(settings.api_connections // 2, 1))
+    at_once = max(settings.api_connections // 2, 1)
+    live = LiveQueries(executor, movements, figures, at_once=at_once)
     sockets = Sockets(endpoint, live, origins=tuple(settings.api_origins))
-    metrics.sockets.set_function(lambda: len(sockets.open))
-    metrics.live_followers.set_function(lambda: live.followers)
-    metrics.live_queries.set_function(lambda: live.computed)
+    metrics.follow(metrics.sockets, lambda: len(sockets.open))
+    metrics.follow(metrics.live_followers, lambda: live.followers)
+    metrics.follow(metrics.live_queries, lambda: live.computed)
+    metrics.follow(metrics.waiting, lambda: movements.waiting)
+    metrics.follow(metrics.connections_used, lambda: reader.used)
+    metrics.follow(metrics.connections_waited_for, lambda: reader.waited_for)
 
     async def goodbye() -> None:
         await sockets.goodbye()
@@ -200,16 +217,13 @@ async def _graphql(request: Request) -> Response:
         request_id=request.state.request_id,
     )
     answer: Answer = request.state.answer
-    service.metrics.operations.labels(answer.outcome).inc()
-    service.metrics.operation_statements.observe(answer.statements)
-    if answer.way is not None:
-        service.metrics.operation_ways.labels(answer.way).inc()
+    service.endpoint.figures.answered(answer, over="http", size=len(response.body))
     return response
 
 
 async def _socket(socket: WebSocket) -> None:
     service: Service = socket.app.state.service
-    await service.sockets.serve(socket, request_id=uuid.uuid4().hex)
+    await service.sockets.serve(socket, request_id=socket.state.request_id)
 
 
 async def _healthz(_: Request) -> Response:

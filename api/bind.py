@@ -39,12 +39,18 @@ class KeyShape(NamedTuple):
 
     width: int
 
+    def __str__(self) -> str:
+        return "key"
+
 
 class IdsShape(NamedTuple):
     """Which types the ids name, in the order of their values."""
 
     types: tuple[str, ...]
     width: int
+
+    def __str__(self) -> str:
+        return f"ids of {' '.join(self.types)}"
 
 
 class PlaceShape(NamedTuple):
@@ -64,6 +70,12 @@ class PageShape(NamedTuple):
     size: int
     backward: bool
     width: int
+
+    def __str__(self) -> str:
+        cursors = [name for name in ("after", "before") if getattr(self, name) is not None]
+        order = ", ".join(f"{each.column}{' desc' * each.descending}" for each in self.order)
+        ends = ["from the end"] if self.backward else []
+        return " ".join([f"where {self.where}", f"by {order}", *cursors, *ends])
 
 
 Shape = KeyShape | IdsShape | PageShape

@@ -3,7 +3,7 @@
 Stands apart because everything in here happens before the database hears of a request.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -111,12 +111,14 @@ class Documents:
         only_query: bool,
         variables: Mapping[str, Any] | None = None,
         live: bool = False,
+        noted: Callable[[Operation, int], None] | None = None,
     ) -> Operation:
         """The operation that a request names. RefusedError: it cannot be run, with all reasons.
 
         A subscription comes as the query that it repeats, and only where it can be `live`.
 
         MethodError: `only_query`, and the operation is something else. TooComplexError: a limit.
+        `noted` hears of a valid one and its cost before that is judged.
         """
         most = self.limits.document_bytes
         if len(text) > most or len(text.encode(errors="replace")) > most:
@@ -130,6 +132,8 @@ class Documents:
         if definition.operation is OperationType.SUBSCRIPTION and not live:
             raise BadRequestError("A subscription needs a WebSocket, or Accept: text/event-stream.")
         operation = self._named(text, name)
+        if noted is not None:
+            noted(operation, operation.costing.of(variables or {}))
         operation.costing.require(variables or {}, self.limits)
         return operation
 

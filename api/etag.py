@@ -1,12 +1,12 @@
 """Whether an answer would be the same again, told without making it.
 
-`data` follows from what was asked, who asked, the code that answers, and what the views hold; that
-last is named by the build, its position and its change counter, which rises where rows change and
-no position moves. So the tag is exact for `data`; `extensions` are not part of it.
+`data` follows from what was asked, who asked, the code that answers and its settings, and what the
+views hold; that last is named by the build, its position and its change counter, which rises where
+rows change and no position moves. So the tag is exact for `data`; `extensions` are not part of it.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, Final
@@ -30,12 +30,16 @@ def tag(
     query: str,
     operation_name: str | None,
     variables: Mapping[str, Any] | None,
+    shaped_by: Sequence[int],
 ) -> str:
-    """The weak entity tag of an answer, as the header has it."""
+    """The weak entity tag of an answer, as the header has it.
+
+    `shaped_by` are the settings that `data` depends on.
+    """
     who = None if caller is None else (caller.role, caller.customer_id)
     held = (consistency.build, consistency.token, consistency.change_counter)
     asked = (query, operation_name, dict(variables or {}))
-    content = orjson.dumps((_RELEASE, held, who, asked), option=orjson.OPT_SORT_KEYS)
+    content = orjson.dumps((_RELEASE, shaped_by, held, who, asked), option=orjson.OPT_SORT_KEYS)
     return f'W/"{hashlib.blake2b(content, digest_size=16).hexdigest()}"'
 
 

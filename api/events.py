@@ -42,7 +42,6 @@ async def respond(
     request: Request, endpoint: Endpoint, live: LiveQueries, *, request_id: str
 ) -> Response:
     """A stream of results, or the refusal of it."""
-    request.state.answer = Answer(body={})
     address = address_of(request.scope)
     try:
         endpoint.places.require(address)
@@ -53,8 +52,10 @@ async def respond(
         endpoint.executor.budgets.require(asked.payer)
         seen = seen_of(parts)
     except (ApiError, StatusError) as error:
-        return refusing(error)
-    results = _results(asked, endpoint, live, request_id=request_id, seen=seen)
+        refusal = refusing(request, error)
+        endpoint.figures.answered(request.state.answer, over="sse")
+        return refusal
+    results = _results(request, asked, endpoint, live, request_id=request_id, seen=seen)
     return _Stream(_stream(results, known), endpoint.places.held_by(address))
 
 
@@ -72,6 +73,7 @@ class _Stream(StreamingResponse):
 
 
 async def _results(
+    request: Request,
     asked: GraphQLRequest,
     endpoint: Endpoint,
     live: LiveQueries,
@@ -80,9 +82,14 @@ async def _results(
     seen: str | None,
 ) -> AsyncGenerator[Result, None]:
     if not endpoint.executor.is_live(asked):
-        yield result_of(await endpoint.executor.run(asked, request_id=request_id))
+        request.state.answer = answer = await endpoint.executor.run(asked, request_id=request_id)
+        result = result_of(answer)
+        endpoint.figures.answered(answer, over="sse", size=len(result.text))
+        yield result
         return
-    async for result in live.results(asked, request_id=request_id, seen=seen):
+    async for result in live.results(asked, request_id=request_id, over="sse", seen=seen):
+        # What the log says of the stream: how it stood at its end.
+        request.state.answer = Answer(body={}, outcome=result.outcome, ran=result.ran)
         yield result
 
 

@@ -5,6 +5,7 @@ Plain: graphql-core walks the schema's resolvers; it can answer every query, and
 must be the same to the byte.
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +16,7 @@ from graphql import ExecutionResult, GraphQLError, GraphQLSchema, execute
 
 from api.batches import Batches
 from api.budgets import REFUSED_COST, UNCOUNTED, Budgets
-from api.callers import Caller
+from api.callers import OPERATOR, Caller
 from api.documents import Documents, MethodError, Operation, RefusedError
 from api.errors import (
     WHOLE_OPERATION,
@@ -31,9 +32,11 @@ from api.etag import has_tag, matches, tag
 from api.graph import Context
 from api.page import PageSizes
 from api.position import Consistency, Requirement, require, requirement_of
+from api.ran import Ran
 from api.read import Reader, Reading, Snapshot
 from api.route import Compiled, Routes, Way
 from api.scalars import date_time_text
+from api.spans import Span, span
 from api.splice import spliced
 from api.waiting import Movements
 
@@ -67,7 +70,7 @@ class Answer:
     body: Mapping[str, Any]
     outcome: str = "ok"
     refused: bool = False
-    operation_name: str | None = None
+    ran: Ran | None = None
     statements: int = 0
     way: Way | None = None
     consistency: Consistency | None = None
@@ -108,10 +111,11 @@ class Executor:
 
     def pay(self, request: GraphQLRequest, *, request_id: str) -> Answer | None:
         """Take a request's cost from its payer's budget; the refusal, if it cannot be run."""
+        ran = _begun(request, request_id)
         try:
-            self._paid(request)
+            self._paid(request, ran)
         except Exception as error:  # noqa: BLE001 - told like any other
-            return _refusal(error, request_id=request_id)
+            return replace(_refusal(error, request_id=request_id), ran=ran)
         return None
 
     def cost_of(self, request: GraphQLRequest) -> int:
@@ -120,8 +124,18 @@ class Executor:
 
     async def run(self, request: GraphQLRequest, *, request_id: str) -> Answer:
         """The answer to a request; never raises but for MethodError."""
+        ran = _begun(request, request_id)
+        began = time.perf_counter()
+        with span("operation") as told:
+            answer = await self._ran(request, ran)
+            ran.seconds = time.perf_counter() - began
+            _tell(told, answer, ran)
+        return replace(answer, ran=ran)
+
+    async def _ran(self, request: GraphQLRequest, ran: Ran) -> Answer:
         try:
-            operation = self._paid(request)
+            with span("parse and validate"), ran.working():
+                operation = self._paid(request, ran)
             requirement = requirement_of(
                 at_least=request.at_least,
                 max_staleness_ms=request.max_staleness_ms,
@@ -129,7 +143,7 @@ class Executor:
                 timeout_ms=request.timeout_ms,
             )
             answer = await self._movements.until_there(
-                lambda: self._tagged(operation, request, requirement=requirement, id_=request_id),
+                lambda: self._tried(operation, request, requirement=requirement, ran=ran),
                 at_least=requirement.at_least if operation.reads_views else None,
                 timeout_s=requirement.timeout_ms / 1000,
             )
@@ -139,25 +153,37 @@ class Executor:
         except MethodError:
             raise
         except Exception as error:  # noqa: BLE001 - the last line: nothing unexpected gets out
-            return _refusal(error, request_id=request_id)
+            return _refusal(error, request_id=ran.request_id)
 
-    def _paid(self, request: GraphQLRequest) -> Operation:
+    async def _tried(
+        self,
+        operation: Operation,
+        request: GraphQLRequest,
+        *,
+        requirement: Requirement,
+        ran: Ran,
+    ) -> Answer:
+        with ran.working():
+            return await self._tagged(operation, request, requirement=requirement, ran=ran)
+
+    def _paid(self, request: GraphQLRequest, ran: Ran) -> Operation:
         self.budgets.require(request.payer)
         cost = REFUSED_COST
         try:
-            operation = self._operation(request)
-            cost = operation.costing.of(request.variables or {})
+            operation = self._operation(request, ran)
+            cost = ran.cost
         finally:
             self.budgets.take(request.payer, cost)
         return operation
 
-    def _operation(self, request: GraphQLRequest) -> Operation:
+    def _operation(self, request: GraphQLRequest, ran: Ran | None = None) -> Operation:
         return self._documents.operation(
             request.query,
             request.operation_name,
             only_query=request.only_query,
             variables=request.variables,
             live=request.live,
+            noted=None if ran is None else ran.is_of,
         )
 
     async def _tagged(
@@ -166,22 +192,32 @@ class Executor:
         request: GraphQLRequest,
         *,
         requirement: Requirement,
-        id_: str,
+        ran: Ran,
     ) -> Answer:
         """An answer with its tag; none, where the client has that one already."""
         if not request.only_query or not has_tag(operation):
-            return await self._run(operation, request, requirement=requirement, id_=id_)
+            return await self._run(operation, request, requirement=requirement, ran=ran)
         if request.if_none_match is not None:
             consistency = await self._reader.read(_standing, caller=request.caller)
             require(requirement, consistency)
-            known = _tag(request, consistency)
+            known = self._tag(request, consistency)
             if matches(known, request.if_none_match):
                 body = {"extensions": extensions(consistency)}
                 return Answer(body=body, statements=1, tag=known, not_modified=True)
-        answer = await self._run(operation, request, requirement=requirement, id_=id_)
+        answer = await self._run(operation, request, requirement=requirement, ran=ran)
         if answer.consistency is None or "errors" in answer.body:
             return answer
-        return replace(answer, tag=_tag(request, answer.consistency))
+        return replace(answer, tag=self._tag(request, answer.consistency))
+
+    def _tag(self, request: GraphQLRequest, consistency: Consistency) -> str:
+        return tag(
+            consistency,
+            caller=request.caller,
+            query=request.query,
+            operation_name=request.operation_name,
+            variables=request.variables,
+            shaped_by=(self._sizes.default, self._sizes.most, self._count_cap),
+        )
 
     async def _run(
         self,
@@ -189,21 +225,22 @@ class Executor:
         request: GraphQLRequest,
         *,
         requirement: Requirement,
-        id_: str,
+        ran: Ran,
     ) -> Answer:
         if not operation.reads_views:
             result = await self._execute(operation, request, context=None)
-            return self._answer(operation, result, request_id=id_)
+            return self._answer(result, request_id=ran.request_id)
         if self._routes is None:
-            return await self._plain(operation, request, requirement=requirement, id_=id_)
-        way = self._routes.route(operation, request.variables or {}, request.caller)
+            return await self._plain(operation, request, requirement=requirement, ran=ran)
+        with span("plan"):
+            way = self._routes.route(operation, request.variables or {}, request.caller)
         if isinstance(way, Compiled):
-            reading = await self._reader.answer(way.statement, caller=request.caller)
+            reading = await self._reader.answer(ran.goes(way), caller=request.caller)
             require(requirement, reading.consistency)
             compiled, way = way, self._routes.checked(way, reading)
             if way is Way.COMPILED:
-                return self._compiled_answer(operation, compiled, reading)
-        answer = await self._plain(operation, request, requirement=requirement, id_=id_)
+                return self._compiled_answer(compiled, reading)
+        answer = await self._plain(operation, request, requirement=requirement, ran=ran)
         return replace(answer, way=way)
 
     async def _plain(
@@ -212,14 +249,14 @@ class Executor:
         request: GraphQLRequest,
         *,
         requirement: Requirement,
-        id_: str,
+        ran: Ran,
     ) -> Answer:
         async def work(snapshot: Snapshot) -> Answer:
             require(requirement, snapshot.consistency)
             batches = Batches(snapshot, count_cap=self._count_cap)
             context = Context(batches=batches, sizes=self._sizes)
             result = await self._execute(operation, request, context=context)
-            return self._answer(operation, result, request_id=id_, snapshot=snapshot)
+            return self._answer(result, request_id=ran.request_id, snapshot=snapshot)
 
         return await self._reader.read(work, caller=request.caller)
 
@@ -240,7 +277,6 @@ class Executor:
 
     def _answer(
         self,
-        operation: Operation,
         result: ExecutionResult,
         *,
         request_id: str,
@@ -260,39 +296,43 @@ class Executor:
         return Answer(
             body=body,
             outcome=str(errors[0]["extensions"]["code"]) if errors else "ok",
-            operation_name=operation.name,
             statements=snapshot.statements if snapshot else 0,
             consistency=snapshot.consistency if snapshot else None,
         )
 
-    def _compiled_answer(
-        self, operation: Operation, compiled: Compiled, reading: Reading
-    ) -> Answer:
+    def _compiled_answer(self, compiled: Compiled, reading: Reading) -> Answer:
         # Before it is in memory once more; and afterwards, because opaque texts are longer.
         self._limits.require_result(sum(len(text) for text in reading.texts if text))
         data = spliced(compiled, reading.texts, reading.consistency)
         self._limits.require_result(len(data))
         return Answer(
             body={"data": orjson.Fragment(data), "extensions": extensions(reading.consistency)},
-            operation_name=operation.name,
             statements=1,
             way=Way.COMPILED,
             consistency=reading.consistency,
         )
 
 
+def _begun(request: GraphQLRequest, request_id: str) -> Ran:
+    role = (request.caller or OPERATOR).role
+    return Ran(document=request.query, role=role, request_id=request_id)
+
+
+def _tell(told: Span, answer: Answer, ran: Ran) -> None:
+    if told.trace_id is None:
+        return
+    told.tell(
+        graphql__operation__name=ran.name,
+        graphql__operation__type=ran.kind,
+        viewkeeper__document=ran.document_hash,
+        viewkeeper__outcome=answer.outcome,
+        viewkeeper__cost=ran.cost,
+        viewkeeper__role=ran.role,
+    )
+
+
 async def _standing(snapshot: Snapshot) -> Consistency:
     return snapshot.consistency
-
-
-def _tag(request: GraphQLRequest, consistency: Consistency) -> str:
-    return tag(
-        consistency,
-        caller=request.caller,
-        query=request.query,
-        operation_name=request.operation_name,
-        variables=request.variables,
-    )
 
 
 def refused(errors: list[dict[str, Any]]) -> Answer:

@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from api.auth import Gate, Known
 from api.documents import MethodError, refusal
 from api.errors import ApiError, BadRequestError, refusal_of
 from api.execute import Answer, Executor, GraphQLRequest, refused
+from api.figures import Figures
 from api.limits import Limits
 from api.persisted import Persisted
 from api.places import Places
@@ -80,6 +81,7 @@ class Endpoint:
     """What /graphql answers with, and whom. Without a gate everybody is let in."""
 
     executor: Executor
+    figures: Figures
     limits: Limits
     persisted: Persisted
     places: Places
@@ -87,12 +89,12 @@ class Endpoint:
     get_needs_preflight: bool = True
 
 
-def refusing(error: ApiError | StatusError) -> Response:
+def refusing(request: HTTPConnection, error: ApiError | StatusError) -> Response:
     """The response to a request that cannot be answered in the way that it wants."""
     if isinstance(error, StatusError):
-        answer = refused([refusal(error.message, "BAD_REQUEST")])
+        request.state.answer = answer = refused([refusal(error.message, "BAD_REQUEST")])
         return _bytes(answer, PLAIN, status=error.status, headers=error.headers)
-    answer = refused([refusal_of(error)])
+    request.state.answer = answer = refused([refusal_of(error)])
     return _bytes(answer, PLAIN, status=_status(answer, MODERN))
 
 
@@ -105,9 +107,7 @@ async def respond(request: Request, endpoint: Endpoint, *, request_id: str) -> R
         asked = asked_by(known, request.scope, await _asked(request, endpoint))
         answer = await endpoint.executor.run(asked, request_id=request_id)
     except StatusError as error:
-        answer = refused([refusal(error.message, "BAD_REQUEST")])
-        request.state.answer = answer
-        return _bytes(answer, PLAIN, status=error.status, headers=error.headers)
+        return refusing(request, error)
     except ApiError as error:
         answer = refused([refusal_of(error)])
     except MethodError:

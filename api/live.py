@@ -10,7 +10,9 @@ budget is spent: the next computation waits until one of those who follow can pa
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
+from contextvars import Context
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -18,6 +20,8 @@ import orjson
 import structlog
 
 from api.execute import Answer, Executor, GraphQLRequest
+from api.figures import Figures, Over
+from api.ran import Ran
 from api.waiting import Movements
 from views.positions import BadPositionError, PositionVector, parse_position
 
@@ -33,7 +37,7 @@ _log = structlog.get_logger(__name__)
 class Result:
     """One result, labelled. `position` is None where it holds errors instead of a snapshot.
 
-    `text` is the body as JSON, made once for all who follow.
+    `text` is the body as JSON, made once for all who follow. `ran` tells of its computation.
     """
 
     body: dict[str, Any]
@@ -41,6 +45,8 @@ class Result:
     result_id: str
     position: PositionVector | None
     refused: bool
+    outcome: str
+    ran: Ran | None
 
 
 class GoingAwayError(Exception):
@@ -107,9 +113,12 @@ class _Shared:
 class LiveQueries:
     """All live queries of a process. `at_once`: how many are computed at the same time."""
 
-    def __init__(self, executor: Executor, movements: Movements, *, at_once: int = 4) -> None:
+    def __init__(
+        self, executor: Executor, movements: Movements, figures: Figures, *, at_once: int = 4
+    ) -> None:
         self._executor = executor
         self._movements = movements
+        self._figures = figures
         self._shared: dict[Hashable, _Shared] = {}
         self._places = asyncio.Semaphore(at_once)
 
@@ -124,15 +133,17 @@ class LiveQueries:
         return sum(len(each.slots) for each in self._shared.values())
 
     async def results(
-        self, request: GraphQLRequest, *, request_id: str, seen: str | None = None
+        self, request: GraphQLRequest, *, request_id: str, over: Over, seen: str | None = None
     ) -> AsyncGenerator[Result, None]:
         """The current result, unless `seen` is its id, then each that differs from the one before.
 
         The request's demands hold for the first. A refused result is the last. GoingAwayError: the
         process ends.
         """
+        began = time.perf_counter()
         refusal = self._executor.pay(replace(request, live=True), request_id=request_id)
         if refusal is not None:
+            self._figures.answered(refusal, over=over)
             yield result_of(refusal)
             return
         asked = replace(request, live=True, payer=None)
@@ -142,6 +153,8 @@ class LiveQueries:
         shared.slots.add(slot)
         try:
             last = await self._first(shared, asked, request_id)
+            took_s = time.perf_counter() - began
+            self._figures.followed(last.ran, outcome=last.outcome, over=over, seconds=took_s)
             if last.refused or last.result_id != seen:
                 yield last
             while not last.refused:
@@ -173,7 +186,9 @@ class LiveQueries:
             bare = replace(request, at_least=None, max_staleness_ms=None, timeout_ms=None)
             shared = _Shared(lambda: self._compute(bare, request_id), self._places)
             cost = self._executor.cost_of(bare)
-            shared.repeating = asyncio.create_task(self._repeat(shared, cost))
+            # It outlives the request that came first, and belongs to none: no context is kept.
+            repeating = self._repeat(shared, cost)
+            shared.repeating = asyncio.create_task(repeating, context=Context())
             self._shared[key] = shared
         return self._shared[key]
 
@@ -192,7 +207,10 @@ class LiveQueries:
         return await self._compute(request, request_id)
 
     async def _compute(self, request: GraphQLRequest, request_id: str) -> Result:
-        return result_of(await self._executor.run(request, request_id=request_id))
+        answer = await self._executor.run(request, request_id=request_id)
+        result = result_of(answer)
+        self._figures.computed(answer, size=len(result.text))
+        return result
 
     async def _afford(self, shared: _Shared, cost: int) -> None:
         """Wait until a follower can pay for the next computation, and let the richest pay."""
@@ -238,7 +256,15 @@ def result_of(answer: Answer) -> Result:
         labelled = {**consistency, "resultId": result_id}
         body["extensions"] = {**body["extensions"], "consistency": labelled}
         position = parse_position(consistency["position"])
-    return Result(body, orjson.dumps(body), result_id, position, answer.refused)
+    return Result(
+        body,
+        orjson.dumps(body),
+        result_id,
+        position,
+        refused=answer.refused,
+        outcome=answer.outcome,
+        ran=answer.ran,
+    )
 
 
 def _lasting(error: Mapping[str, Any]) -> dict[str, Any]:

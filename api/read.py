@@ -7,8 +7,8 @@ operation is run once more. Everything here only reads, so running again is alwa
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -21,6 +21,7 @@ from api.callers import Caller
 from api.errors import BuildGoneError, TimedOutError, TooComplexError, UnavailableError
 from api.position import Consistency
 from api.pulse import Connection, Cut, Pulse, bounded
+from api.spans import span
 from api.sql import Sql
 from api.standing import COLUMNS, FROM_LIVE, standing_of, standing_sql
 from views.ddl import CLAIM, CUSTOMER
@@ -102,7 +103,7 @@ class Snapshot:
         self._observe(sql.text)
         self.statements += 1
         try:
-            with bounded(self._connection, self._patience_s):
+            with span("statement"), bounded(self._connection, self._patience_s):
                 cursor = await self._connection.execute(sql.text.encode(), sql.values)
                 return await cursor.fetchall()
         except psycopg.Error as error:
@@ -120,6 +121,8 @@ class Reader:
         self._pulse = Pulse(options.dsn, timeout_s=options.acquire_timeout_s * _PULSE)
         self._observe = observe
         self._build: str | None = None
+        self.used = 0
+        """How many connections are at work."""
         self._pool = AsyncConnectionPool[Connection](
             options.dsn,
             open=False,
@@ -144,6 +147,12 @@ class Reader:
     async def open(self) -> None:
         """Start connecting, without waiting for it: a process starts while its database is away."""
         await self._pool.open()
+
+    @property
+    def waited_for(self) -> int:
+        """How many operations wait for a connection."""
+        waiting: int = self._pool.get_stats()["requests_waiting"]
+        return waiting
 
     async def close(self) -> None:
         """Give all connections back."""
@@ -170,7 +179,7 @@ class Reader:
     async def _tried(self, once: Callable[[Connection], Awaitable[T]]) -> T:
         for _ in range(_ATTEMPTS):
             try:
-                async with self._pool.connection() as connection:
+                async with self._pool.connection() as connection, self._at_work():
                     return await once(connection)
             except BuildGoneError as error:
                 _log.info("an operation is run again", reason=str(error))
@@ -186,6 +195,14 @@ class Reader:
                 _log.info("an operation is run again", reason=str(error))
                 self._build = None
         raise UnavailableError(_AWAY)
+
+    @asynccontextmanager
+    async def _at_work(self) -> AsyncIterator[None]:
+        self.used += 1
+        try:
+            yield
+        finally:
+            self.used -= 1
 
     async def standing(self) -> Consistency:
         """Where the views stand now. Errors as `answer`."""
@@ -245,19 +262,21 @@ class Reader:
     ) -> Reading | None:
         # The claims are a statement of their own: set inside the one that reads, they come too
         # late. The four travel together, and wait for one answer.
-        async with connection.pipeline():
-            await self._run(connection, _BEGIN)
-            await self._run(connection, _CALLER, _claims(caller))
-            self._observe(statement)
-            cursor = await self._run(connection, statement.encode(), values)
-            await self._run(connection, b"COMMIT")
+        with span("statement"):
+            async with connection.pipeline():
+                await self._run(connection, _BEGIN)
+                await self._run(connection, _CALLER, _claims(caller))
+                self._observe(statement)
+                cursor = await self._run(connection, statement.encode(), values)
+                await self._run(connection, b"COMMIT")
         return self._reading(cursor)
 
     async def _read(
         self, connection: Connection, statement: str, values: Sequence[Any]
     ) -> Reading | None:
         self._observe(statement)
-        return self._reading(await self._run(connection, statement.encode(), values))
+        with span("statement"):
+            return self._reading(await self._run(connection, statement.encode(), values))
 
     async def _run(
         self, connection: Connection, statement: bytes, values: Sequence[Any] = ()

@@ -59,6 +59,12 @@ class Compiled:
         values = [value for each in self.bound for value in each.values]
         return statement.text, [values[number] for number in statement.used]
 
+    @property
+    def shape(self) -> str:
+        """The fields that have arguments, and what of those shapes the statement: no value."""
+        asked = zip(self.plan.asking, self.bound, strict=True)
+        return ", ".join(f"{each.ask.node.name.value}({bound.shape})" for each, bound in asked)
+
 
 class Routes:
     """Decides for every operation. Plans and statements are remembered, the oldest forgotten."""

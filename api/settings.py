@@ -1,5 +1,6 @@
 """The API's settings: read once at start, from the environment and `.env`, all errors at once."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +20,13 @@ def _postgresql(url: SecretStr) -> SecretStr:
     if not url.get_secret_value().startswith(("postgresql://", "postgres://")):
         raise ValueError("must be a postgresql:// URL")
     return url
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 Database = Annotated[SecretStr, AfterValidator(_postgresql)]
@@ -109,6 +117,13 @@ class ApiSettings(BaseSettings):
     api_only_trusted_documents: bool = Field(
         default=False, description="Whether documents that the manifest lacks are refused"
     )
+    api_slow_operation_ms: int = Field(
+        500, ge=0, description="From when on an operation is logged as slow; 0: none is"
+    )
+    api_traces: bool = Field(
+        default=False,
+        description="Whether spans are sent, as OpenTelemetry's OTEL_… variables say",
+    )
     api_introspection: bool | None = Field(None, description="Default: only in dev and demo")
     api_ide: bool | None = Field(None, description="GraphiQL at /graphql; default: only in demo")
 
@@ -130,12 +145,25 @@ class ApiSettings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _can_trace(self) -> "ApiSettings":
+        if self.api_traces and not _is_installed("opentelemetry.exporter.otlp.proto.http"):
+            raise ValueError(
+                "VIEWKEEPER_API_TRACES needs OpenTelemetry: pip install 'viewkeeper[otel]'"
+            )
+        return self
+
+    @property
+    def trusted_documents(self) -> dict[str, str] | None:
+        """The documents of the manifest by id; None: there is no manifest."""
+        path = self.api_trusted_documents
+        return None if path is None else manifest(path)
+
     @property
     def persisted(self) -> Persisted:
         """The documents that clients may name instead of sending."""
-        path = self.api_trusted_documents
         return Persisted(
-            None if path is None else manifest(path),
+            self.trusted_documents,
             only_trusted=self.api_only_trusted_documents,
             most_bytes=self.api_max_document_bytes,
         )

@@ -17,8 +17,9 @@ import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from api.auth import Known
-from api.errors import ApiError, BadRequestError, UnavailableError
-from api.execute import GraphQLRequest
+from api.callers import OPERATOR
+from api.errors import ApiError, BadRequestError, UnavailableError, refusal_of
+from api.execute import Answer, GraphQLRequest, refused
 from api.http import Endpoint, asked_by, from_parts, refusing, seen_of
 from api.live import GoingAwayError, LiveQueries
 from api.proxies import address_of
@@ -59,7 +60,9 @@ class Sockets:
         try:
             self.endpoint.places.require(address)
         except ApiError as error:
-            await socket.send_denial_response(refusing(error))
+            denial = refusing(socket, error)
+            self.endpoint.figures.answered(socket.state.answer, over="websocket")
+            await socket.send_denial_response(denial)
             return
         if PROTOCOL not in socket.scope.get("subprotocols", ()):
             await socket.accept()
@@ -73,6 +76,7 @@ class Sockets:
                 await one.run()
             finally:
                 self.open.discard(one)
+                socket.state.told = {"operations": one.operations, "role": one.role}
 
     async def goodbye(self) -> None:
         """Close every socket: the process goes away."""
@@ -95,7 +99,15 @@ class _Socket:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._acknowledged = asyncio.Event()
         self._asked_in = False
+        self.operations = 0
         self._sending = asyncio.Lock()
+
+    @property
+    def role(self) -> str:
+        """As what it reads; empty before it has said who it is."""
+        if not self._acknowledged.is_set():
+            return ""
+        return self._known.caller.role if self._known else OPERATOR.role
 
     async def run(self) -> None:
         clock = asyncio.create_task(self._watch_clock())
@@ -187,6 +199,7 @@ class _Socket:
             raise _CloseError(4400, "payload.query is missing, and nothing names a document")
         if id_ in self._running:
             raise _CloseError(4409, f"Subscriber for {id_[:40]} already exists")
+        self.operations += 1
         crowded = len(self._running) >= MOST_SUBSCRIPTIONS
         self._running[id_] = asyncio.create_task(self._operation(id_, payload, crowded=crowded))
 
@@ -200,8 +213,9 @@ class _Socket:
             self._sockets.endpoint.executor.budgets.require(request.payer)
             await self._run(id_, request, seen_of(payload))
         except ApiError as error:
-            told = {"message": error.message, "extensions": dict(error.extensions or {})}
-            await self._last(id_, {"type": "error", "id": id_, "payload": [told]})
+            answer = refused([refusal_of(error)])
+            self._sockets.endpoint.figures.answered(answer, over="websocket")
+            await self._last(id_, {"type": "error", "id": id_, "payload": answer.body["errors"]})
         except (WebSocketDisconnect, GoingAwayError):
             _log.debug("a socket went away while it was sent to")
         except Exception as error:  # noqa: BLE001 - the last line: nothing unexpected gets out
@@ -211,15 +225,11 @@ class _Socket:
     async def _run(self, id_: str, request: GraphQLRequest, seen: str | None) -> None:
         endpoint = self._sockets.endpoint
         if not endpoint.executor.is_live(request):
-            answer = await endpoint.executor.run(request, request_id=self._request_id)
-            if answer.refused:
-                errors = answer.body["errors"]
-                await self._last(id_, {"type": "error", "id": id_, "payload": errors})
-                return
-            await self._send({"type": "next", "id": id_, "payload": answer.body})
-            await self._last(id_, {"type": "complete", "id": id_})
+            await self._once(id_, await endpoint.executor.run(request, request_id=self._request_id))
             return
-        results = self._sockets.live.results(request, request_id=self._request_id, seen=seen)
+        results = self._sockets.live.results(
+            request, request_id=self._request_id, over="websocket", seen=seen
+        )
         try:
             async for result in results:
                 if result.refused:
@@ -230,6 +240,16 @@ class _Socket:
                 await self._send({"type": "next", "id": id_, "payload": payload})
         finally:
             await results.aclose()
+
+    async def _once(self, id_: str, answer: Answer) -> None:
+        content = orjson.dumps(answer.body)
+        self._sockets.endpoint.figures.answered(answer, over="websocket", size=len(content))
+        if answer.refused:
+            errors = answer.body["errors"]
+            await self._last(id_, {"type": "error", "id": id_, "payload": errors})
+            return
+        await self._send({"type": "next", "id": id_, "payload": orjson.Fragment(content)})
+        await self._last(id_, {"type": "complete", "id": id_})
 
     async def _last(self, id_: str, message: Mapping[str, Any]) -> None:
         """Forget the operation before its last message: the client may use its id again."""

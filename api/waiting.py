@@ -17,6 +17,7 @@ import structlog
 
 from api.errors import ApiError
 from api.position import AheadError, Consistency, Requirement, require
+from api.spans import span
 from views.positions import BadPositionError, Partition, PositionVector, parse_position
 
 T = TypeVar("T")
@@ -137,8 +138,9 @@ class Movements:
         self._needed.set()
         self._soon.set()
         try:
-            async with asyncio.timeout(left_s):
-                await waiter.woken.wait()
+            with span("wait for events"):
+                async with asyncio.timeout(left_s):
+                    await waiter.woken.wait()
         except TimeoutError:
             return False
         finally:

@@ -1,6 +1,10 @@
 """`viewkeeper api`: the service that answers queries."""
 
+import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -8,6 +12,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from api.app import create_app
+from api.metrics import SHARED_FOLDER
 from api.settings import ApiSettings
 from api.sockets import MOST_FRAME_BYTES
 from cli.logs import log_to_stderr
@@ -16,6 +21,8 @@ from cli.stopping import stop_signal
 from cli.terminal import say
 
 SHUTDOWN_S = 10
+START_S = 60
+"""How long a new worker may take until it serves; uvicorn's 5 s are short on a busy machine."""
 
 
 def api(
@@ -29,10 +36,10 @@ def api(
     log_to_stderr()
     settings = ApiSettings.model_validate({})
     at_host, at_port = host or settings.api_host, settings.api_port if port is None else port
-    _raise_if_taken(at_host, at_port)
+    at_port = _free(at_host, at_port)
     say(f"GraphQL at http://{at_host}:{at_port}/graphql")
     # uvicorn raises the signal again after its shutdown; heard here, the exit code is 0.
-    with stop_signal():
+    with stop_signal(), _shared_figures(workers):
         uvicorn.run(
             "cli.serve:make_app",
             factory=True,
@@ -46,6 +53,7 @@ def api(
             # process of its own machine.
             proxy_headers=False,
             timeout_graceful_shutdown=SHUTDOWN_S,
+            timeout_worker_healthcheck=START_S,
             ws_max_size=MOST_FRAME_BYTES,
         )
 
@@ -56,8 +64,19 @@ def make_app() -> Starlette:
     return create_app(ApiSettings.model_validate({}))
 
 
-def _raise_if_taken(host: str, port: int) -> None:
-    """uvicorn would say it in its log and end with a code of its own."""
+@contextmanager
+def _shared_figures(workers: int) -> Iterator[None]:
+    """Whichever process a scrape meets tells of all: their figures meet in a folder."""
+    if workers == 1:
+        yield
+        return
+    with TemporaryDirectory(prefix="viewkeeper-figures-") as folder:
+        os.environ[SHARED_FOLDER] = folder
+        yield
+
+
+def _free(host: str, port: int) -> int:
+    """The port, or a free one for 0. If it is taken uvicorn would end with a code of its own."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -68,3 +87,5 @@ def _raise_if_taken(host: str, port: int) -> None:
                 f"{host}:{port} cannot be listened on: {error.strerror}. "
                 "Choose another with VIEWKEEPER_API_PORT or --port."
             ) from error
+        found: int = probe.getsockname()[1]
+        return found

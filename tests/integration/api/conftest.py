@@ -53,10 +53,10 @@ def settings(dsn: str, **given: Any) -> ApiSettings:
 
 
 @contextmanager
-def serving(database: Database) -> Iterator[Api]:
+def serving(database: Database, **given: Any) -> Iterator[Api]:
     """The API on a database, with the login that can only read."""
     statements: list[str] = []
-    app = create_app(settings(database.api_dsn), observe=statements.append)
+    app = create_app(settings(database.api_dsn, **given), observe=statements.append)
     with TestClient(app) as client:
         yield Api(client, statements)
 

@@ -8,7 +8,7 @@ import pytest
 from httpx2 import Response
 
 from tests.fixtures.databases import Database
-from tests.integration.api.conftest import Api
+from tests.integration.api.conftest import Api, serving
 from tests.integration.api.shop import Shop, insert, order, position, stock
 
 QUERY = "query Q($f: Int) { orders(first: $f) { nodes { orderId amount } } }"
@@ -62,6 +62,16 @@ def test_whatever_may_change_the_data_changes_the_tag(
     assert changed.status_code == 200
     assert changed.headers["etag"] != tag
     assert get(stocked, tag=changed.headers["etag"]).status_code == 304
+
+
+@pytest.mark.parametrize("setting", ["api_page_default", "api_page_most", "api_count_cap"])
+def test_a_setting_that_shapes_data_changes_the_tag(
+    setting: str, stocked: Api, database: Database
+) -> None:
+    tag = get(stocked).headers["etag"]
+    with serving(database) as same, serving(database, **{setting: 50}) as other:
+        assert get(same, tag=tag).status_code == 304
+        assert get(other, tag=tag).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,9 @@ def test_health_readiness_and_metrics_answer(api: Api) -> None:
     assert (ready.status_code, ready.json()["ready"]) == (200, True)
     api.code("{ nothing }")
     text = api.client.get("/metrics").text
-    assert 'viewkeeper_api_operations_total{outcome="GRAPHQL_VALIDATION_FAILED"} 1.0' in text
+    assert (
+        'viewkeeper_api_operations_total{operation="",outcome="GRAPHQL_VALIDATION_FAILED"' in text
+    )
     assert 'viewkeeper_api_requests_total{method="GET",route="/readyz",status="200"} 1.0' in text
 
 

@@ -1,5 +1,7 @@
 """The API as a process: it starts before its database and ends when it is told to."""
 
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,10 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dev.ports import free_port
 from tests.fixtures.waiting import eventually
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 
 
 def healthy(port: int) -> bool:
@@ -23,19 +24,26 @@ def healthy(port: int) -> bool:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_api_asked_to_stop_leaves_with_code_0(workers: int, tmp_path: Path) -> None:
-    port = free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "cli.main", "api", "--workers", str(workers), "--port", str(port)],
-        env={"VIEWKEEPER_API_DATABASE_URL": "postgresql://u:p@127.0.0.1:1/away"},
+        [sys.executable, "-m", "cli.main", "api", "--workers", str(workers), "--port", "0"],
+        env={
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+            "VIEWKEEPER_API_DATABASE_URL": "postgresql://u:p@127.0.0.1:1/away",
+        },
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
     )
+    assert process.stderr is not None
     try:
+        # The port that was found is told, not the 0.
+        said = process.stderr.readline()
+        found = re.fullmatch(r"GraphQL at http://127\.0\.0\.1:([1-9]\d*)/graphql\n", said)
+        assert found, said
+        port = int(found[1])
         eventually(lambda: healthy(port), TIMEOUT_S, "the API serves without its database")
         process.send_signal(signal.SIGTERM)
-        said = process.communicate(timeout=TIMEOUT_S)[1]
+        said += process.communicate(timeout=TIMEOUT_S)[1]
     finally:
         process.kill()
     assert process.returncode == 0, said
-    assert f"GraphQL at http://127.0.0.1:{port}/graphql" in said

@@ -58,7 +58,9 @@ def connected(
     client: TestClient, headers: dict[str, str] | None = None, /, **payload: Any
 ) -> Iterator[WebSocketTestSession]:
     """A socket that is let in."""
-    with client.websocket_connect("/graphql", subprotocols=PROTOCOL, headers=headers or {}) as socket:
+    with client.websocket_connect(
+        "/graphql", subprotocols=PROTOCOL, headers=headers or {}
+    ) as socket:
         socket.send_json({"type": "connection_init", "payload": payload})
         assert socket.receive_json() == {"type": "connection_ack"}
         yield socket
@@ -288,7 +290,7 @@ def test_who_says_nothing_is_not_waited_for(client: TestClient) -> None:
 def test_a_page_of_another_origin_is_turned_away(client: TestClient) -> None:
     assert closes(client, headers={"Origin": "https://evil.example"}) == 1008
     headers = {"Origin": "http://testserver"}
-    with client.websocket_connect("/graphql", subprotocols=PROTOCOL, headers=headers or {}) as socket:
+    with client.websocket_connect("/graphql", subprotocols=PROTOCOL, headers=headers) as socket:
         socket.send_json(INIT)
         assert socket.receive_json()["type"] == "connection_ack"
 

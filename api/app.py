@@ -1,6 +1,7 @@
 """The API as a Starlette application: routes, and what lives as long as the process."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from api import events, ide, spans
 from api.auth import Gate
 from api.compression import Compression
 from api.documents import Documents
-from api.drain import Drain
+from api.drain import Drain, Last
 from api.errors import ApiError
 from api.execute import Answer, Executor
 from api.figures import Figures, Names, names_in
@@ -69,8 +70,10 @@ def create_app(settings: ApiSettings, *, observe: Observe = ignore) -> Starlette
             spans.switch_on(spans.exported())
         sampling = asyncio.create_task(service.metrics.keep_sampled())
         await service.reader.open()
+        await service.reader.await_database()
         await service.movements.start()
         service.drain.listen()
+        _log.info("serving", pid=os.getpid())
         try:
             yield
         finally:
@@ -80,6 +83,7 @@ def create_app(settings: ApiSettings, *, observe: Observe = ignore) -> Starlette
             await service.reader.close()
             sampling.cancel()
             spans.switch_off()
+            _log.info("ended", pid=os.getpid())
 
     app = Starlette(
         routes=[
@@ -93,6 +97,7 @@ def create_app(settings: ApiSettings, *, observe: Observe = ignore) -> Starlette
         ],
         middleware=[
             Middleware(Proxies, trusted=[str(each) for each in settings.api_trusted_proxies]),
+            Middleware(Last, drain=service.drain),
             Middleware(Observed, metrics=service.metrics),
             *_cors(settings.api_origins),
             *_compression(settings.api_compress_bytes),

@@ -1,7 +1,8 @@
 """The way out of a process: not ready, a moment for whoever balances load, good-bye, then the end.
 
 Stands apart because it goes around the server that runs the application: that one would close
-sockets with a code that means something else, and would wait for streams that never end.
+sockets with a code that means something else, would wait for streams that never end, and would
+close kept connections under clients that were not told.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from types import FrameType
 
 import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _log = structlog.get_logger(__name__)
 
@@ -64,3 +66,22 @@ class Drain:
             await self._goodbye()
         finally:
             after()
+
+
+class Last:
+    """Says of each answer on the way out that it is the last on its connection."""
+
+    def __init__(self, app: ASGIApp, *, drain: Drain) -> None:
+        self._app = app
+        self._drain = drain
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+
+        async def send_last(message: Message) -> None:
+            if self._drain.began and message["type"] == "http.response.start":
+                headers = [*message.get("headers", ()), (b"connection", b"close")]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await self._app(scope, receive, send_last)

@@ -60,20 +60,21 @@ class _Slot:
         self.payer = payer
         self.newest: Result | None = None
         self.filled = asyncio.Event()
+        self.ended = False
 
     def fill(self, result: Result) -> None:
         self.newest = result
         self.filled.set()
 
     def end(self) -> None:
-        self.newest = None
+        self.ended = True
         self.filled.set()
 
     async def take(self) -> Result:
         await self.filled.wait()
-        self.filled.clear()
-        if self.newest is None:
+        if self.ended or self.newest is None:
             raise GoingAwayError
+        self.filled.clear()
         return self.newest
 
 
@@ -121,6 +122,7 @@ class LiveQueries:
         self._figures = figures
         self._shared: dict[Hashable, _Shared] = {}
         self._places = asyncio.Semaphore(at_once)
+        self._ended = False
 
     @property
     def computed(self) -> int:
@@ -151,6 +153,8 @@ class LiveQueries:
         shared = self._shared_of(key, asked, request_id)
         slot = _Slot(request.payer)
         shared.slots.add(slot)
+        if self._ended:
+            slot.end()
         try:
             last = await self._first(shared, asked, request_id)
             took_s = time.perf_counter() - began
@@ -171,7 +175,11 @@ class LiveQueries:
             self._leave(key, shared, slot)
 
     def end(self) -> None:
-        """Let go of everybody who follows: GoingAwayError, where they wait."""
+        """Let go of everybody who follows: GoingAwayError, where they wait.
+
+        Who comes later gets a first result, and then the same.
+        """
+        self._ended = True
         for shared in self._shared.values():
             for slot in shared.slots:
                 slot.end()

@@ -8,7 +8,7 @@ operation is run once more. Everything here only reads, so running again is alwa
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -18,7 +18,13 @@ from psycopg.rows import TupleRow, dict_row, tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from api.callers import Caller
-from api.errors import BuildGoneError, TimedOutError, TooComplexError, UnavailableError
+from api.errors import (
+    ApiError,
+    BuildGoneError,
+    TimedOutError,
+    TooComplexError,
+    UnavailableError,
+)
 from api.position import Consistency
 from api.pulse import Connection, Cut, Pulse, bounded
 from api.spans import span
@@ -35,6 +41,8 @@ Observe = Callable[[str], None]
 _log = structlog.get_logger(__name__)
 
 _ATTEMPTS: Final = 3
+_FIRST_S: Final = 3.0
+_AGAIN_S: Final = 0.1
 RETRY_AFTER_S: Final = 1
 _LIVE: Final = "SELECT name FROM ingest.builds WHERE state = 'live'"
 _CALLER: Final = b"SELECT set_config('role', $1, true), set_config($2, $3, true)"
@@ -153,6 +161,21 @@ class Reader:
         """How many operations wait for a connection."""
         waiting: int = self._pool.get_stats()["requests_waiting"]
         return waiting
+
+    async def await_database(self) -> None:
+        """Return when it can be read, or after a moment: who comes first shall not wait for it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_S):
+                while not await self._can_read():
+                    await asyncio.sleep(_AGAIN_S)
+
+    async def _can_read(self) -> bool:
+        try:
+            await self.standing()
+        except (ApiError, psycopg.Error) as error:
+            _log.info("the database cannot be read yet", error=str(error))
+            return False
+        return True
 
     async def close(self) -> None:
         """Give all connections back."""

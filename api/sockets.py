@@ -28,6 +28,8 @@ PROTOCOL: Final = "graphql-transport-ws"
 INIT_TIMEOUT_S: Final = 5.0
 MOST_SUBSCRIPTIONS: Final = 20
 MOST_FRAME_BYTES: Final = 65_536
+GOODBYE_S: Final = 2.0
+_GOING: Final = (1001, "Going away")
 
 _log = structlog.get_logger(__name__)
 
@@ -50,6 +52,7 @@ class Sockets:
     origins: tuple[str, ...] = ()
     init_timeout_s: float = INIT_TIMEOUT_S
     open: "set[_Socket]" = field(default_factory=set)
+    going: bool = False
 
     async def serve(self, socket: WebSocket, *, request_id: str) -> None:
         """One connection, from its request to its end."""
@@ -70,6 +73,9 @@ class Sockets:
             return
         with self.endpoint.places.held_by(address):
             await socket.accept(PROTOCOL)
+            if self.going:
+                await socket.close(*_GOING)
+                return
             one = _Socket(socket, self, request_id)
             self.open.add(one)
             try:
@@ -79,8 +85,12 @@ class Sockets:
                 socket.state.told = {"operations": one.operations, "role": one.role}
 
     async def goodbye(self) -> None:
-        """Close every socket: the process goes away."""
-        await asyncio.gather(*(each.end(1001, "Going away") for each in [*self.open]))
+        """Close every socket, and those that still come: the process goes away."""
+        self.going = True
+        # A client that reads nothing holds up its own good-bye, and nobody else's.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_S):
+                await asyncio.gather(*(each.end(*_GOING) for each in [*self.open]))
 
     def _is_welcome(self, socket: WebSocket) -> bool:
         """A browser names the page's origin: our own host, or one of the settings."""

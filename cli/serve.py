@@ -1,11 +1,14 @@
 """`viewkeeper api`: the service that answers queries."""
 
+import multiprocessing
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, Final
 
 import typer
 import uvicorn
@@ -15,13 +18,15 @@ from api.app import create_app
 from api.metrics import SHARED_FOLDER
 from api.settings import ApiSettings
 from api.sockets import MOST_FRAME_BYTES
+from cli.connections import KeptProtocol
 from cli.logs import log_to_stderr
 from cli.misuse import CommandError
 from cli.stopping import stop_signal
 from cli.terminal import say
 
-SHUTDOWN_S = 10
-START_S = 60
+SHUTDOWN_S: Final = 16
+"""The longest operation waits 10 s for events, and then reads for 5."""
+START_S: Final = 60
 """How long a new worker may take until it serves; uvicorn's 5 s are short on a busy machine."""
 
 
@@ -40,9 +45,11 @@ def api(
     say(f"GraphQL at http://{at_host}:{at_port}/graphql")
     # uvicorn raises the signal again after its shutdown; heard here, the exit code is 0.
     with stop_signal(), _shared_figures(workers):
+        _end_at_hang_up()
         uvicorn.run(
             "cli.serve:make_app",
             factory=True,
+            http=KeptProtocol,
             host=at_host,
             port=at_port,
             workers=workers,
@@ -61,7 +68,21 @@ def api(
 def make_app() -> Starlette:
     """The application of one API process; each reads the settings by itself."""
     log_to_stderr()
+    if multiprocessing.parent_process() is not None:
+        # It restarts the workers one by one; a signal to all of them must not end all at once.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     return create_app(ApiSettings.model_validate({}))
+
+
+def _end_at_hang_up() -> None:
+    """SIGHUP without workers, of which uvicorn would restart one by one: end as on SIGTERM."""
+
+    def end(_: int, __: FrameType | None) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    # Under nohup it stays unheard.
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, end)
 
 
 @contextmanager

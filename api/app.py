@@ -138,6 +138,7 @@ def _service(settings: ApiSettings, observe: Observe) -> Service:
             acquire_timeout_s=settings.api_acquire_timeout_s,
             statement_timeout_s=settings.api_statement_timeout_s,
             guarded=rules is not None,
+            pooled=settings.api_pooler is not None,
         ),
         observe=observe,
     )

@@ -27,10 +27,10 @@ from api.errors import (
 )
 from api.position import Consistency
 from api.pulse import Connection, Cut, Pulse, bounded
+from api.session import Opening, Session
 from api.spans import span
 from api.sql import Sql
 from api.standing import COLUMNS, FROM_LIVE, standing_of, standing_sql
-from views.ddl import CLAIM, CUSTOMER
 
 T = TypeVar("T")
 Statement = Callable[[str], tuple[str, Sequence[Any]]]
@@ -45,7 +45,6 @@ _FIRST_S: Final = 3.0
 _AGAIN_S: Final = 0.1
 RETRY_AFTER_S: Final = 1
 _LIVE: Final = "SELECT name FROM ingest.builds WHERE state = 'live'"
-_CALLER: Final = b"SELECT set_config('role', $1, true), set_config($2, $3, true)"
 _BEGIN: Final = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _TOO_MUCH: Final = "54"
 """PostgreSQL's class of errors about what was asked: too deep, too many columns or arguments."""
@@ -69,7 +68,14 @@ class ReaderOptions:
     acquire_timeout_s: float = 1.0
     statement_timeout_s: float = 5.0
     guarded: bool = False
-    """Sessions begin as a customer without an id: who sets no caller sees no row."""
+    pooled: bool = False
+
+    @property
+    def session(self) -> Session:
+        """How the database is to treat what is read."""
+        return Session(
+            statement_timeout_s=self.statement_timeout_s, guarded=self.guarded, pooled=self.pooled
+        )
 
 
 def ignore(_: str) -> None:
@@ -123,6 +129,7 @@ class Reader:
 
     def __init__(self, options: ReaderOptions, *, observe: Observe = ignore) -> None:
         self._options = options
+        self._session = options.session
         self._topics = tuple(options.topics)
         # The server ends a statement itself, unless it does not move any more.
         self._patience_s = options.statement_timeout_s + options.acquire_timeout_s
@@ -140,14 +147,14 @@ class Reader:
             # Short, so that a caller's own attempt finds the database within seconds of its return.
             reconnect_timeout=options.acquire_timeout_s,
             max_waiting=options.connections * 20,
-            configure=_configure,
+            configure=self._session.configure,
             kwargs={
                 "row_factory": dict_row,
                 "connect_timeout": 3,
                 # Texts are spliced into answers as they come, and JSON is UTF-8.
                 "client_encoding": "UTF8",
                 "application_name": "viewkeeper-api",
-                "options": _session_options(options),
+                **self._session.connecting,
             },
             name="api",
         )
@@ -254,8 +261,8 @@ class Reader:
 
     async def _snapshot(self, connection: Connection, caller: Caller | None) -> Snapshot:
         with self._first_use(connection, self._options.acquire_timeout_s):
-            if caller is not None:
-                await self._run(connection, _CALLER, _claims(caller))
+            if (opening := self._session.opening(caller)) is not None:
+                await self._run(connection, *opening)
             build = self._build or await self._live_build(connection)
             reading = await self._read(connection, f"SELECT {standing_sql(build)}{FROM_LIVE}", ())
         return Snapshot(
@@ -274,21 +281,22 @@ class Reader:
         with self._first_use(connection, self._patience_s) as cut, self._pulse.watching(cut):
             build = self._build or await self._live_build(connection)
             text, values = statement(build)
-            if caller is None:
+            opening = self._session.opening(caller)
+            if opening is None:
                 reading = await self._read(connection, text, values)
             else:
-                reading = await self._read_as(connection, caller, text, values)
+                reading = await self._read_after(connection, opening, text, values)
         return self._of_live(reading, build)
 
-    async def _read_as(
-        self, connection: Connection, caller: Caller, statement: str, values: Sequence[Any]
+    async def _read_after(
+        self, connection: Connection, opening: Opening, statement: str, values: Sequence[Any]
     ) -> Reading | None:
-        # The claims are a statement of their own: set inside the one that reads, they come too
+        # Settings are a statement of their own: made inside the one that reads, they come too
         # late. The four travel together, and wait for one answer.
         with span("statement"):
             async with connection.pipeline():
                 await self._run(connection, _BEGIN)
-                await self._run(connection, _CALLER, _claims(caller))
+                await self._run(connection, *opening)
                 self._observe(statement)
                 cursor = await self._run(connection, statement.encode(), values)
                 await self._run(connection, b"COMMIT")
@@ -375,28 +383,3 @@ def meaning_of(error: psycopg.Error) -> Exception:
             return UnavailableError(_AWAY)
         case _:
             return error
-
-
-async def _configure(connection: Connection) -> None:
-    await connection.set_autocommit(True)
-    await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
-    await connection.set_read_only(True)
-
-
-def _session_options(options: ReaderOptions) -> str:
-    timeout_ms = int(options.statement_timeout_s * 1000)
-    settings = {
-        "statement_timeout": timeout_ms,
-        "idle_in_transaction_session_timeout": timeout_ms * 4,
-        "TimeZone": "UTC",
-        "DateStyle": "ISO",
-        # Statements are long and quick: to compile their expressions takes longer than to run them.
-        "jit": "off",
-        "default_transaction_read_only": "on",
-        **({"role": CUSTOMER} if options.guarded else {}),
-    }
-    return " ".join(f"-c {setting}={value}" for setting, value in settings.items())
-
-
-def _claims(caller: Caller) -> tuple[str, str, str]:
-    return caller.database_role, CLAIM, caller.customer_id

@@ -51,6 +51,9 @@ class ApiSettings(BaseSettings):
     notify_database_url: Database | None = Field(
         None, description="Where to LISTEN: past a transaction pooler, or a standby's primary"
     )
+    api_pooler: Literal["transaction"] | None = Field(
+        None, description="What pools API_DATABASE_URL's connections: `transaction`, if anything"
+    )
     api_host: str = "127.0.0.1"
     api_port: int = Field(8000, ge=0, le=65535)
     api_connections: int = Field(10, ge=1, le=1000, description="Connections to the database")
@@ -133,6 +136,10 @@ class ApiSettings(BaseSettings):
             raise ValueError("VIEWKEEPER_API_DATABASE_URL is missing: a login that can only read")
         if self.api_page_default > self.api_page_most:
             raise ValueError("VIEWKEEPER_API_PAGE_DEFAULT is above VIEWKEEPER_API_PAGE_MOST")
+        if self.api_pooler is not None and self.notify_database_url is None:
+            raise ValueError(
+                "VIEWKEEPER_NOTIFY_DATABASE_URL is missing: nobody can LISTEN through a pooler"
+            )
         return self
 
     @model_validator(mode="after")

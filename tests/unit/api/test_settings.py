@@ -44,3 +44,10 @@ def test_a_secret_is_in_no_message() -> None:
     assert len(caught.value.errors()) == 2
     assert "hunter2" not in str(caught.value)
     assert "hunter2" not in repr(ApiSettings.model_validate({"api_database_url": URL}))
+
+
+def test_behind_a_pooler_it_must_know_where_to_listen() -> None:
+    pooled = {"api_database_url": URL, "api_pooler": "transaction"}
+    with pytest.raises(ValidationError, match="VIEWKEEPER_NOTIFY_DATABASE_URL"):
+        ApiSettings.model_validate(pooled)
+    ApiSettings.model_validate({**pooled, "notify_database_url": URL})

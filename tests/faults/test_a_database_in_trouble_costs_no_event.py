@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import psycopg
@@ -18,6 +16,7 @@ from psycopg import sql
 from tests.faults.harness.field import Field
 from tests.faults.harness.ground import Ground
 from tests.faults.harness.workers import WorkerProcess
+from tests.fixtures.disks import fill, small_disk
 from tests.fixtures.waiting import eventually
 
 _S: Final = 60.0
@@ -176,45 +175,17 @@ def locked_for_long(trouble: Trouble) -> int:
 def disk_full(trouble: Trouble) -> int:
     """The file system of the largest view is full (SQLSTATE 53100)."""
     home = trouble.field.stack.postgres.home
-    small = _small_disk(home / f"disk-{trouble.database}", like=home)
+    small = small_disk(home / f"disk-{trouble.database}", like=home)
     with small as disk, trouble.connect() as stranger:
         stranger.execute(f"CREATE TABLESPACE tiny LOCATION '{disk / 'space'}'".encode())
         stranger.execute("ALTER TABLE build_1.orders SET TABLESPACE tiny")
-        _fill(disk / "filler")
+        fill(disk / "filler")
         trouble.named("53100")
         (disk / "filler").unlink()
         trouble.ground.wait_for_progress(20)
         stranger.execute("ALTER TABLE build_1.orders SET TABLESPACE pg_default")
         stranger.execute("DROP TABLESPACE tiny")
     return 1
-
-
-@contextmanager
-def _small_disk(at: Path, *, like: Path) -> Iterator[Path]:
-    """A file system of its own, in memory, that belongs to whom another folder belongs."""
-    at.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(at)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        at.rmdir()
-        pytest.skip("this machine lets nobody mount a small disk that could be filled")
-    try:
-        owner = like.stat()
-        (at / "space").mkdir(mode=0o700)
-        for path in (at, at / "space"):
-            os.chown(path, owner.st_uid, owner.st_gid)
-        yield at
-    finally:
-        subprocess.run(["umount", str(at)], check=True)
-
-
-def _fill(path: Path) -> None:
-    """Write until nothing more fits."""
-    with path.open("wb", buffering=0) as filler:
-        try:
-            while filler.write(b"\0" * 4096):
-                continue
-        except OSError:
-            return
 
 
 Harm = Callable[[Trouble], int]

@@ -4,7 +4,8 @@ Stands apart from the versions because it follows the catalogue of the code that
 version is history.
 """
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +22,7 @@ from views.model import Aggregate, StreamView, View
 Columns = Mapping[str, frozenset[str]]
 """Table -> its columns, for the tables that are there."""
 
+_LOG: Final = logging.getLogger("alembic.builds")
 _STILL_USED: Final = "2BP01"
 _COLUMNS: Final = text(
     "SELECT c.relname, array_agg(a.attname::text) FROM pg_class c "
@@ -43,6 +45,15 @@ _POLICIES: Final = text(
     "SELECT quote_ident(policyname), format('%I.%I', schemaname, tablename) FROM pg_policies "
     "WHERE schemaname = ANY (:builds) ORDER BY 1, 2"
 )
+
+_OF_TOPIC: Final = {
+    "applied_dead_letters": (
+        "topic_id IN (SELECT topic_id FROM {build}.positions WHERE topic = ANY (:topics))"
+    ),
+    "tombstones": "topic = ANY (:topics)",
+    "positions": "topic = ANY (:topics)",
+}
+"""What a build keeps of a topic beside its view's rows: table and condition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +127,8 @@ def follow_catalogue(connection: Connection, grants: Iterable[Grant]) -> None:
 
 def _make_people_views(connection: Connection, live: str, grants: Iterable[Grant]) -> None:
     columns = _columns(connection, live)
-    made = [view for view in CATALOGUE.views if view.name in columns]
+    known = _known_in(connection, live)
+    made = [v for v in CATALOGUE.views if v.name in columns and v.name in known]
     for view in made:
         _run(connection, people_view(view, build=live, present=columns[view.name]))
     names = {view.name for view in made}
@@ -124,7 +136,10 @@ def _make_people_views(connection: Connection, live: str, grants: Iterable[Grant
 
 
 def _forget_dropped(connection: Connection, build: str, columns: Columns) -> None:
-    """A view whose table a version dropped is not known: it is filled if it comes back."""
+    """A view whose table a version dropped is not known, and its events count as not read.
+
+    So it is filled if it comes back, and builds of an older release are not asked for them.
+    """
     connection.execute(
         text(
             "DELETE FROM ingest.build_views v USING ingest.builds b "
@@ -132,52 +147,62 @@ def _forget_dropped(connection: Connection, build: str, columns: Columns) -> Non
         ),
         {"build": build, "there": list(columns)},
     )
+    topics = [v.stream.topic for v in CATALOGUE.stream_views if v.name not in columns]
+    for table, of_topic in _OF_TOPIC.items():
+        where = of_topic.format(build=build)
+        connection.execute(text(f"DELETE FROM {build}.{table} WHERE {where}"), {"topics": topics})
 
 
 def _make_known(connection: Connection, build: str, columns: Columns) -> None:
     """Fill the views that are new in a build and list them; fence whoever does not know them.
 
     A build that a rebuild is still filling is left to it: it lists its views when they are whole.
+    So is a view whose events the build has passed, with what stands on it.
     """
     state = text("SELECT state FROM ingest.builds WHERE name = :build")
     if connection.scalar(state, {"build": build}) == "building":
         return
-    known = _known(connection, build)
-    new = [v for v in CATALOGUE.views if v.name not in known and _is_whole(v, columns)]
-    for view in new:
-        _fill(connection, view, build)
+    known = before = _known_in(connection, build)
+    for view in CATALOGUE.views:
+        if view.name in known or not _is_whole(view, columns):
+            continue
+        if _fill(connection, view, build, known):
+            known = known | {view.name}
+        else:
+            _LOG.warning(
+                "%s is not filled in %s, which has passed its events before: workers of the old"
+                " release go on there, those of this one want the build of `viewkeeper rebuild`",
+                view.name,
+                build,
+            )
+    for name in sorted(known - before):
         connection.execute(
             text(
                 "INSERT INTO ingest.build_views (number, view) "
                 "SELECT number, :view FROM ingest.builds WHERE name = :build"
             ),
-            {"view": view.name, "build": build},
+            {"view": name, "build": build},
         )
-    if new:
+    if known != before:
         # A worker of an older release would go on without the new view and leave it behind.
         connection.execute(text(f"UPDATE {build}.positions SET owner_epoch = owner_epoch + 1"))
 
 
-def _fill(connection: Connection, view: View, build: str) -> None:
+def _fill(connection: Connection, view: View, build: str, known: Collection[str]) -> bool:
+    """Make a new view complete in a build; False: only a rebuild can."""
     if isinstance(view, StreamView):
-        _refuse_if_read(connection, view, build)
-    else:
+        return not _was_read(connection, view, build)
+    if view.source.name in known:
         _run(connection, [f"DELETE FROM {build}.{view.name}", fill(view, build)])
+    return view.source.name in known
 
 
-def _refuse_if_read(connection: Connection, view: StreamView, build: str) -> None:
-    topic = view.stream.topic
+def _was_read(connection: Connection, view: StreamView, build: str) -> bool:
     read = connection.scalar(
         text(f"SELECT sum(next_offset) FROM {build}.positions WHERE topic = :topic"),
-        {"topic": topic},
+        {"topic": view.stream.topic},
     )
-    if read:
-        raise CommandError(
-            f"view {view.name!r} is new, but build {build} has read {read} offsets of topic "
-            f"{topic!r} already and would never see their events again. A new view of events goes "
-            "with a new stream, or into a build made by `viewkeeper rebuild`; drop the builds that "
-            "cannot have it. Nothing was changed."
-        )
+    return bool(read)
 
 
 def _is_whole(view: View, columns: Columns) -> bool:
@@ -186,7 +211,7 @@ def _is_whole(view: View, columns: Columns) -> bool:
     return all({c.name for c in t.columns} <= columns.get(t.name, frozenset()) for t in tables)
 
 
-def _known(connection: Connection, build: str) -> set[str]:
+def _known_in(connection: Connection, build: str) -> frozenset[str]:
     rows = connection.execute(
         text(
             "SELECT v.view FROM ingest.build_views v JOIN ingest.builds b USING (number) "
@@ -194,7 +219,7 @@ def _known(connection: Connection, build: str) -> set[str]:
         ),
         {"build": build},
     )
-    return set(rows.scalars())
+    return frozenset(rows.scalars())
 
 
 def _columns(connection: Connection, schema: str) -> Columns:

@@ -174,7 +174,10 @@ View = StreamView | Aggregate
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """All streams and views of the service, and the orders in which they are worked on."""
+    """All streams and views of the service, and the orders in which they are worked on.
+
+    ValueError: a stream has two views.
+    """
 
     streams: tuple[Stream, ...]
     views: tuple[View, ...]
@@ -183,6 +186,12 @@ class Catalogue:
 
     def __post_init__(self) -> None:
         kept = tuple(view for view in self.views if isinstance(view, StreamView))
+        topics = [view.stream.topic for view in kept]
+        if len(set(topics)) < len(topics):
+            raise ValueError(
+                f"each stream has one view, and these are of {', '.join(topics)}: what else is to"
+                " be kept of a stream is an aggregate over its view"
+            )
         object.__setattr__(self, "stream_views", kept)
         object.__setattr__(
             self, "aggregates", tuple(view for view in self.views if isinstance(view, Aggregate))

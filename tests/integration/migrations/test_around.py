@@ -3,7 +3,6 @@
 import psycopg
 import pytest
 from alembic import command
-from alembic.util import CommandError
 from psycopg.errors import InsufficientPrivilege
 
 from tests.fixtures.databases import Database, alembic_config, migrate
@@ -93,11 +92,35 @@ def test_a_build_that_a_rebuild_is_filling_is_left_to_it(database: Database) -> 
     assert query(database.dsn, "SELECT * FROM build_2.customer_totals") == []
 
 
-def test_a_new_view_of_events_that_were_read_is_refused_by_name(populated: str) -> None:
+def test_a_new_view_of_events_that_were_read_is_left_to_a_rebuild(
+    populated: str, caplog: pytest.LogCaptureFixture
+) -> None:
     forget(populated, "build_1", "orders")
-    with pytest.raises(CommandError, match=r"'orders' is new, but build build_1 has read 500"):
-        migrate(populated)
-    assert "customer_totals" not in known(populated, "build_1")
+    query(populated, "DROP VIEW views.orders, views.customer_totals, views.daily_sales")
+    migrate(populated)
+    assert known(populated, "build_1") == {"payments"}, "sums of it would be wrong as well"
+    assert known(populated, "build_2") == {view.name for view in CATALOGUE.views}
+    assert query(populated, "SELECT owner_epoch FROM build_1.positions") == [(0,)], "no old worker"
+    people = query(populated, "SELECT viewname FROM pg_views WHERE schemaname = 'views'")
+    assert people == [("payments",)], "nobody sees what is not filled"
+    assert "orders is not filled in build_1" in caplog.text
+
+
+def test_the_events_of_a_view_whose_table_was_dropped_count_as_not_read(populated: str) -> None:
+    of_payments = (
+        "INSERT INTO build_1.positions (topic, partition, next_offset, topic_id)"
+        " VALUES ('payments', 0, 7, 'p')",
+        "INSERT INTO build_1.tombstones VALUES ('payments', 'k', 0, 5, now())",
+        "INSERT INTO build_1.applied_dead_letters VALUES ('p', 0, 3), ('o', 0, 3)",
+        "DROP TABLE build_1.payments CASCADE",
+    )
+    for statement in of_payments:
+        query(populated, statement)
+    migrate(populated)
+    assert query(populated, "SELECT topic, next_offset FROM build_1.positions") == [("orders", 500)]
+    assert query(populated, "SELECT count(*) FROM build_1.tombstones") == [(0,)]
+    assert query(populated, "SELECT topic_id FROM build_1.applied_dead_letters") == [("o",)]
+    assert "payments" not in known(populated, "build_1")
 
 
 def test_a_new_view_of_events_nobody_has_read_is_known_at_once(database: Database) -> None:

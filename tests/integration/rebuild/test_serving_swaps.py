@@ -162,7 +162,7 @@ class Late:
             return
         letter = value(
             self._shop,
-            "SELECT id FROM ingest.dead_letters WHERE convert_from(key, 'UTF8') = %s",
+            "SELECT id FROM ingest.dead_letters WHERE key = convert_to(%s, 'UTF8')",
             self._left.pop(0),
         )
         with (

@@ -15,7 +15,7 @@ import pytest
 from ingest.operate import DeadLetterFilter
 from ingest.redrive import redriving
 from rebuild import run
-from rebuild.report import Options
+from rebuild.report import Options, Report
 from schemas.registry import Registry
 from tests.faults.harness.producers import Ledger, Trickle
 from tests.faults.oracle.compare import Held, check_invariants, differences, hold
@@ -36,6 +36,7 @@ from tests.integration.rebuild.parts import (
     Watcher,
     execute,
     live,
+    offsets,
     value,
     wait_until_live_includes,
     worker,
@@ -126,6 +127,17 @@ def trickling(log: Log) -> Iterator[None]:
         trickle.stop()
 
 
+def wait_until_moved(shop: Database, report: Report) -> None:
+    """Return when live ingest has gone on in the build that a swap made live."""
+    swapped = report.swapped
+    assert swapped is not None
+
+    def moved() -> bool:
+        return str(PositionVector(offsets(shop, swapped.now))) != swapped.at
+
+    eventually(moved, WAIT_S, f"live ingest goes on in {swapped.now} from {swapped.at}")
+
+
 def mark(database: Database) -> None:
     """Let every row of a build carry its mark, in a column that decides nothing."""
     statements = [
@@ -208,6 +220,7 @@ def test_every_answer_is_one_build_and_the_fold_at_its_position(
                 redriven = beside.submit(late.redrive)
                 report = run.roll_back(settings, watcher, stop, now=False)
                 assert live(shop) == report.build == ("build_1", "build_2")[number % 2]
+                wait_until_moved(shop, report)
                 session.wait_for_more()
                 redriven.result()
         wait_until_live_includes(shop, log.end())

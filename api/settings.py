@@ -1,10 +1,23 @@
-"""The API's settings: read once at start, from the environment and `.env`, all errors at once."""
+"""The API's settings: read once at start, from the environment and `.env`, all errors at once.
+
+A rule about several settings is checked at the last of them, so that it is told beside whatever
+else is wrong: a rule about the whole is only asked where each part is right.
+"""
 
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, IPvAnyNetwork, SecretStr, model_validator
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import (
+    AfterValidator,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from api.auth import MIN_SECRET_BYTES, TokenRules
@@ -18,7 +31,12 @@ _BURST_S = 10
 
 def _postgresql(url: SecretStr) -> SecretStr:
     if not url.get_secret_value().startswith(("postgresql://", "postgres://")):
-        raise ValueError("must be a postgresql:// URL")
+        raise ValueError("must begin with postgresql://")
+    if not _is_address(url.get_secret_value()):
+        raise ValueError(
+            "is not an address: postgresql://user:password@host:port/name, with special "
+            "characters of the password percent-encoded"
+        )
     return url
 
 
@@ -28,6 +46,22 @@ def _is_installed(module: str) -> bool:
     except ModuleNotFoundError:
         return False
 
+
+def _is_address(url: str) -> bool:
+    """Whether each part is what it should be: else libpq's words may hold a piece of the password,
+    which an unencoded `@`, `/` or `%` breaks off. The worker checks its own alike."""
+    try:
+        parts = conninfo_to_dict(url)
+    except ProgrammingError:
+        return False
+    ports = str(parts.get("port", "")).split(",")
+    return all(not port or port.isdecimal() for port in ports) and not any(
+        "@" in str(parts.get(name, "")) for name in ("host", "dbname")
+    )
+
+
+_WRONG = object()
+"""Stands for a setting that was given and can't be used: it is told by itself."""
 
 Database = Annotated[SecretStr, AfterValidator(_postgresql)]
 
@@ -42,11 +76,13 @@ class ApiSettings(BaseSettings):
     mode: Literal["production", "dev", "demo"] = Field(
         "production", description="What defaults are for: dev and demo are more open"
     )
-    api_database_url: Database | None = Field(
-        None, description="A login that can only read: postgresql://user:password@host:port/name"
-    )
     database_url: Database | None = Field(
         None, description="The owner's login; read with only in dev and demo, with a warning"
+    )
+    api_database_url: Database | None = Field(
+        None,
+        validate_default=True,
+        description="A login that can only read: postgresql://user:password@host:port/name",
     )
     notify_database_url: Database | None = Field(
         None, description="Where to LISTEN: past a transaction pooler, or a standby's primary"
@@ -67,7 +103,9 @@ class ApiSettings(BaseSettings):
         1.0, ge=0, le=60, description="From not ready to good-bye, for whoever balances load"
     )
     api_page_default: int = Field(20, ge=1, description="Rows of a page when nobody says")
-    api_page_most: int = Field(100, ge=1, description="Rows of a page at most")
+    api_page_most: int = Field(
+        100, ge=1, validate_default=True, description="Rows of a page at most"
+    )
     api_count_cap: int = Field(10_000, ge=0, description="Where totalCount stops counting")
     api_max_document_bytes: int = Field(10_000, ge=1, description="Size of a GraphQL document")
     api_max_tokens: int = Field(2_000, ge=1, le=20_000, description="Tokens of a document")
@@ -100,10 +138,16 @@ class ApiSettings(BaseSettings):
         None, description="Callers need a token signed with it, HS256; at least 32 bytes"
     )
     api_jwks_url: str | None = Field(
-        None, description="Callers need a token signed with a key from there, RS256"
+        None,
+        validate_default=True,
+        description="Callers need a token signed with a key from there, RS256",
     )
-    api_jwt_audience: str | None = Field(None, description="`aud` of good tokens")
-    api_jwt_issuer: str | None = Field(None, description="`iss` of good tokens")
+    api_jwt_audience: str | None = Field(
+        None, validate_default=True, description="`aud` of good tokens"
+    )
+    api_jwt_issuer: str | None = Field(
+        None, validate_default=True, description="`iss` of good tokens"
+    )
     api_jwt_leeway_s: int = Field(10, ge=0, le=300, description="How wrong clocks may go")
     api_jwt_role_claim: str = Field("role", description="The claim: operator or customer")
     api_jwt_customer_claim: str = Field("customer_id", description="The claim: which customer")
@@ -118,7 +162,9 @@ class ApiSettings(BaseSettings):
         None, description="Manifest of documents that clients may name: JSON of ids and documents"
     )
     api_only_trusted_documents: bool = Field(
-        default=False, description="Whether documents that the manifest lacks are refused"
+        default=False,
+        validate_default=True,
+        description="Whether documents that the manifest lacks are refused",
     )
     api_slow_operation_ms: int = Field(
         500, ge=0, description="From when on an operation is logged as slow; 0: none is"
@@ -130,35 +176,86 @@ class ApiSettings(BaseSettings):
     api_introspection: bool | None = Field(None, description="Default: only in dev and demo")
     api_ide: bool | None = Field(None, description="GraphiQL at /graphql; default: only in demo")
 
-    @model_validator(mode="after")
-    def _has_a_database(self) -> "ApiSettings":
-        if self.api_database_url is None and (self.mode == "production" or not self.database_url):
+    @field_validator("api_database_url")
+    @classmethod
+    def _has_a_database(cls, url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        given = info.data
+        if url is None and (
+            given.get("mode") == "production" or given.get("database_url", _WRONG) is None
+        ):
             raise ValueError("VIEWKEEPER_API_DATABASE_URL is missing: a login that can only read")
-        if self.api_page_default > self.api_page_most:
-            raise ValueError("VIEWKEEPER_API_PAGE_DEFAULT is above VIEWKEEPER_API_PAGE_MOST")
-        if self.api_pooler is not None and self.notify_database_url is None:
+        return url
+
+    @field_validator("api_pooler")
+    @classmethod
+    def _knows_where_to_listen(cls, pooler: str | None, info: ValidationInfo) -> str | None:
+        if pooler is not None and info.data.get("notify_database_url", _WRONG) is None:
             raise ValueError(
                 "VIEWKEEPER_NOTIFY_DATABASE_URL is missing: nobody can LISTEN through a pooler"
             )
-        return self
+        return pooler
 
-    @model_validator(mode="after")
-    def _knows_which_documents_are_trusted(self) -> "ApiSettings":
-        if self.api_trusted_documents is not None:
-            manifest(self.api_trusted_documents)
-        elif self.api_only_trusted_documents:
+    @field_validator("api_page_most")
+    @classmethod
+    def _holds_a_page(cls, most: int, info: ValidationInfo) -> int:
+        if info.data.get("api_page_default", 0) > most:
+            raise ValueError("VIEWKEEPER_API_PAGE_DEFAULT is above VIEWKEEPER_API_PAGE_MOST")
+        return most
+
+    @field_validator("api_jwt_secret")
+    @classmethod
+    def _is_long_enough(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret and len(secret.get_secret_value().encode()) < MIN_SECRET_BYTES:
+            raise ValueError(f"VIEWKEEPER_API_JWT_SECRET: at least {MIN_SECRET_BYTES} bytes")
+        return secret
+
+    @field_validator("api_jwks_url")
+    @classmethod
+    def _only_one_way_to_sign(cls, url: str | None, info: ValidationInfo) -> str | None:
+        secret = info.data.get("api_jwt_secret", _WRONG)
+        if url is not None and secret is not None:
+            raise ValueError("VIEWKEEPER_API_JWT_SECRET and _API_JWKS_URL: give one of them")
+        signed = url is not None or secret is not None
+        if signed and info.data.get("api_database_url", _WRONG) is None:
+            raise ValueError(
+                "VIEWKEEPER_API_DATABASE_URL is missing: the owner's login sees every row"
+            )
+        return url
+
+    @field_validator("api_jwt_audience", "api_jwt_issuer")
+    @classmethod
+    def _is_known_where_tokens_are(cls, name: str | None, info: ValidationInfo) -> str | None:
+        ways = ("api_jwt_secret", "api_jwks_url")
+        if not name and any(info.data.get(way, _WRONG) is not None for way in ways):
+            raise ValueError(
+                f"VIEWKEEPER_{str(info.field_name).upper()} is missing: it tells good tokens"
+            )
+        return name
+
+    @field_validator("api_trusted_documents")
+    @classmethod
+    def _can_be_read(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            manifest(path)
+        return path
+
+    @field_validator("api_only_trusted_documents")
+    @classmethod
+    def _knows_which_are_trusted(cls, only: bool, info: ValidationInfo) -> bool:  # noqa: FBT001
+        if only and info.data.get("api_trusted_documents", _WRONG) is None:
             raise ValueError(
                 "VIEWKEEPER_API_TRUSTED_DOCUMENTS is missing: the manifest of what may be run"
             )
-        return self
+        return only
 
-    @model_validator(mode="after")
-    def _can_trace(self) -> "ApiSettings":
-        if self.api_traces and not _is_installed("opentelemetry.exporter.otlp.proto.http"):
+    @field_validator("api_traces")
+    @classmethod
+    def _can_trace(cls, traces: bool) -> bool:  # noqa: FBT001
+        if traces and not _is_installed("opentelemetry.exporter.otlp.proto.http"):
             raise ValueError(
                 "VIEWKEEPER_API_TRACES needs OpenTelemetry: pip install 'viewkeeper[otel]'"
             )
-        return self
+        return traces
 
     @property
     def trusted_documents(self) -> dict[str, str] | None:
@@ -174,24 +271,6 @@ class ApiSettings(BaseSettings):
             only_trusted=self.api_only_trusted_documents,
             most_bytes=self.api_max_document_bytes,
         )
-
-    @model_validator(mode="after")
-    def _knows_which_tokens_are_good(self) -> "ApiSettings":
-        wants = [self.api_jwt_secret, self.api_jwks_url]
-        if all(each is None for each in wants):
-            return self
-        if all(each is not None for each in wants):
-            raise ValueError("VIEWKEEPER_API_JWT_SECRET and _API_JWKS_URL: give one of them")
-        if not self.api_jwt_audience or not self.api_jwt_issuer:
-            raise ValueError("VIEWKEEPER_API_JWT_AUDIENCE and _API_JWT_ISSUER are missing")
-        secret = self.api_jwt_secret
-        if secret and len(secret.get_secret_value().encode()) < MIN_SECRET_BYTES:
-            raise ValueError(f"VIEWKEEPER_API_JWT_SECRET: at least {MIN_SECRET_BYTES} bytes")
-        if self.reads_as_owner:
-            raise ValueError(
-                "VIEWKEEPER_API_DATABASE_URL is missing: the owner's login sees every row"
-            )
-        return self
 
     @property
     def token_rules(self) -> TokenRules | None:

@@ -69,7 +69,13 @@ class Commands(TyperGroup):
 
 def settings_problems(error: ValidationError) -> list[str]:
     """One line per setting, by its name in the environment; never the value that was given."""
-    return sorted(f"  {_name(problem['loc'])}{_reason(problem)}" for problem in error.errors())
+    return sorted(f"  {_told(problem)}" for problem in error.errors())
+
+
+def _told(problem: Any) -> str:
+    """A problem of several settings names them itself."""
+    reason = _reason(problem)
+    return reason if reason.startswith("VIEWKEEPER_") else _name(problem["loc"]) + reason
 
 
 def _name(place: tuple[int | str, ...]) -> str:

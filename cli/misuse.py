@@ -1,4 +1,6 @@
-"""The two errors that commands raise by themselves; `failures.py` says what becomes of them."""
+"""What commands raise by themselves, and for what: `failures.py` says what becomes of it."""
+
+from views import CATALOGUE
 
 
 class CommandError(Exception):
@@ -7,3 +9,10 @@ class CommandError(Exception):
 
 class UsageError(Exception):
     """The command was given something that it cannot mean. Exit code 2."""
+
+
+def known_topic(topic: str) -> str:
+    """The topic. UsageError: no stream reads it."""
+    if topic not in CATALOGUE.topics:
+        raise UsageError(f"no stream reads topic {topic!r}: {', '.join(CATALOGUE.topics)}")
+    return topic

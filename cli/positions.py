@@ -11,14 +11,13 @@ import typer
 from confluent_kafka.admin import AdminClient
 
 from cli.decide import As, AsJson, who_decides
-from cli.misuse import UsageError
+from cli.misuse import UsageError, known_topic
 from cli.settings import StatusSettings
 from cli.status import BROKER_TIMEOUT_S, connect
 from cli.terminal import answer, answer_json, answer_table, table
 from ingest import accept, operate, watermarks
 from ingest.accept import Decision
 from ingest.claim import BrokerView
-from views import CATALOGUE
 from views.positions import Partition
 
 app = typer.Typer(
@@ -52,7 +51,7 @@ def resume(
     contract, a version of the code) and resume: nothing is lost. Or accept the loss: one resume is
     enough then, however many records become dead letters on the way; they can be redriven later.
     """
-    _known(topic)
+    known_topic(topic)
     if until is not None and not accept_loss:
         raise UsageError("--until goes with --accept-loss")
     if not accept_loss:
@@ -76,7 +75,7 @@ def accept_gap(
 ) -> None:
     """Events before the log's start are gone (retention): go on at the start, without them."""
     settings = StatusSettings.model_validate({})
-    place = (_known(topic), partition)
+    place = (known_topic(topic), partition)
     broker = _broker(settings, place)
     with connect(settings.dsn) as connection:
         decision = accept.accept_gap(connection, place, broker=broker, who=who_decides(who))
@@ -92,7 +91,7 @@ def accept_log(
     Rows that the lost events made stay. A rebuild makes the views what the log says.
     """
     settings = StatusSettings.model_validate({})
-    place = (_known(topic), partition)
+    place = (known_topic(topic), partition)
     broker = _broker(settings, place)
     with connect(settings.dsn) as connection:
         decision = accept.accept_log(connection, place, broker=broker, who=who_decides(who))
@@ -146,12 +145,6 @@ def _broker(settings: StatusSettings, place: Partition) -> BrokerView:
 
 def _admin(settings: StatusSettings) -> AdminClient:
     return AdminClient({"log_level": "0", **settings.client_options()})
-
-
-def _known(topic: str) -> str:
-    if topic not in CATALOGUE.topics:
-        raise UsageError(f"no stream reads topic {topic!r}: {', '.join(CATALOGUE.topics)}")
-    return topic
 
 
 def _answer(decision: Decision, *, as_json: bool = False) -> None:

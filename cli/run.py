@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from cli.logs import log_to_stderr
+from cli.misuse import CommandError, known_topic
 from cli.stopping import stop_signal
 from ingest import service
 from ingest.settings import IngestSettings
@@ -21,5 +22,9 @@ def ingest(
     log_to_stderr()
     settings = IngestSettings.model_validate({})
     position = None if until is None else parse_position(until)
+    for topic in position.topics() if position else ():
+        known_topic(topic)
     with stop_signal() as stop:
-        service.run(settings, until=position, stop=stop)
+        reached = service.run(settings, until=position, stop=stop)
+    if not reached:
+        raise CommandError(f"stopped before {until} was reached; nothing is lost")

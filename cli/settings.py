@@ -4,12 +4,11 @@ Stands apart from `ingest/settings.py`: asking for dead letters must not demand 
 and meanings are the worker's; each class is one server, and a command takes those it talks to.
 """
 
-import os
-
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ingest.settings import PostgresUrl, kafka_options
+from ingest.options import KafkaOptions
+from ingest.settings import PostgresUrl
 from schemas.registry import Registry
 
 
@@ -32,12 +31,12 @@ class KafkaSettings(_Settings):
     """The brokers, and any option of the client by VIEWKEEPER_KAFKA_<OPTION>."""
 
     kafka_bootstrap_servers: str = Field(min_length=1)
+    kafka_options: KafkaOptions
 
     def client_options(self) -> dict[str, str]:
         """Options of a producer or an admin client: what only consumers know is left out."""
         consumers = ("fetch.", "max.poll.", "session.timeout", "heartbeat.", "queued.", "max.part")
-        options = kafka_options(os.environ)
-        passed = {name: v for name, v in options.items() if not name.startswith(consumers)}
+        passed = {n: v for n, v in self.kafka_options.items() if not n.startswith(consumers)}
         return {"bootstrap.servers": self.kafka_bootstrap_servers, **passed}
 
 

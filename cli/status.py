@@ -8,7 +8,7 @@ import psycopg
 import typer
 from confluent_kafka.admin import AdminClient
 
-from cli.misuse import CommandError, UsageError
+from cli.misuse import CommandError, known_topic
 from cli.settings import DatabaseSettings, StatusSettings
 from cli.terminal import answer, answer_json, answer_table, table
 from ingest import operate, watermarks
@@ -64,7 +64,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")
 
 def pause(topic: Topic, partition: PartitionNumber = None) -> None:
     """Have the workers leave a topic, or one partition of it, alone."""
-    _known(topic)
+    known_topic(topic)
     with connect() as connection:
         places = operate.pause(connection, topic, partition)
     answer(f"paused: {_named(places)}")
@@ -165,11 +165,6 @@ def _show(one: BuildStatus) -> None:
             one.held.get((line.topic, line.partition), ""),
         )
     answer_table(shown)
-
-
-def _known(topic: str) -> None:
-    if topic not in CATALOGUE.topics:
-        raise UsageError(f"no stream reads topic {topic!r}: {', '.join(CATALOGUE.topics)}")
 
 
 def _named(places: list[Partition]) -> str:

@@ -4,67 +4,43 @@
 becomes `sasl.username`. Options that the exactly-once commit rests on can't be overridden.
 """
 
-import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import (
-    AfterValidator,
-    Field,
-    SecretStr,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ingest import failpoints
-
-_KAFKA_PREFIX = "VIEWKEEPER_KAFKA_"
-_OWN_KAFKA_NAMES = {"VIEWKEEPER_KAFKA_BOOTSTRAP_SERVERS"}
-FIXED_KAFKA_OPTIONS = {
-    "enable.auto.commit": "false",
-    "enable.auto.offset.store": "false",
-    "auto.offset.reset": "error",
-    "isolation.level": "read_committed",
-    "partition.assignment.strategy": "cooperative-sticky",
-}
-"""What the exactly-once commit rests on (docs/architecture.md)."""
-_OWN_KAFKA_OPTIONS = {"max.partition.fetch.bytes": "131072", "queued.max.messages.kbytes": "16384"}
-"""Little of each partition at a time, so that a batch from a backlog holds an order's events and
-its payments, and not one topic after the other; and a bound on what is fetched ahead. Can be
-overridden, for brokers that are far away."""
-_PROMPT_KAFKA_OPTIONS = {"metadata.recovery.rebootstrap.trigger.ms": "10000"}
-"""Brokers that name no live one for a moment, as a frozen one does when it wakes, leave librdkafka
-with nobody to ask until it begins anew with the bootstrap servers: after 5 minutes, unless told."""
+from ingest.options import FIXED_OPTIONS, OWN_OPTIONS, PROMPT_OPTIONS, KafkaOptions
 
 
 def _postgresql(url: SecretStr) -> SecretStr:
     if not url.get_secret_value().startswith(("postgresql://", "postgres://")):
         raise ValueError("must begin with postgresql://")
-    try:
-        conninfo_to_dict(url.get_secret_value())
-    except ProgrammingError:  # its words can hold a piece of the password
+    if not _is_address(url.get_secret_value()):
         raise ValueError(
             "is not an address: postgresql://user:password@host:port/name, with special "
             "characters of the password percent-encoded"
-        ) from None
+        )
     return url
 
 
+def _is_address(url: str) -> bool:
+    """Whether each part is what it should be: else libpq's words may hold a piece of the password,
+    which an unencoded `@`, `/` or `%` breaks off."""
+    try:
+        parts = conninfo_to_dict(url)
+    except ProgrammingError:
+        return False
+    ports = str(parts.get("port", "")).split(",")
+    return all(not port or port.isdecimal() for port in ports) and not any(
+        "@" in str(parts.get(name, "")) for name in ("host", "dbname")
+    )
+
+
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgresql)]
-
-
-def kafka_options(environment: Mapping[str, str]) -> dict[str, str]:
-    """The client options that `VIEWKEEPER_KAFKA_<OPTION>` variables set, by their Kafka names."""
-    return {
-        name.removeprefix(_KAFKA_PREFIX).lower().replace("_", "."): value
-        for name, value in environment.items()
-        if name.startswith(_KAFKA_PREFIX) and name not in _OWN_KAFKA_NAMES
-    }
 
 
 class IngestSettings(BaseSettings):
@@ -76,7 +52,7 @@ class IngestSettings(BaseSettings):
         description="The owner's login: postgresql://user:password@host:port/name"
     )
     kafka_bootstrap_servers: str = Field(min_length=1, description="host:port, comma separated")
-    kafka_options: dict[str, str] = Field(default_factory=lambda: kafka_options(os.environ))
+    kafka_options: KafkaOptions
     schema_registry_url: str = Field(pattern="^https?://", description="Base of the registry's API")
     schema_registry_user: str | None = None
     schema_registry_password: SecretStr | None = None
@@ -105,25 +81,15 @@ class IngestSettings(BaseSettings):
             raise ValueError("needs VIEWKEEPER_FAILPOINTS_FILE, to note what happened")
         return asked
 
-    @model_validator(mode="before")
-    @classmethod
-    def _leave_fixed_options(cls, values: Any) -> Any:
-        wrong = sorted(set(kafka_options(os.environ)) & set(FIXED_KAFKA_OPTIONS))
-        if wrong:
-            raise ValueError(
-                f"Kafka options {', '.join(wrong)} are fixed: the exactly-once commit rests on them"
-            )
-        return values
-
     def consumer_options(self) -> dict[str, str]:
         """The options of the Kafka consumer: what was passed through, then what is fixed."""
         options = {
             "bootstrap.servers": self.kafka_bootstrap_servers,
             "group.id": self.group_id,
-            **_OWN_KAFKA_OPTIONS,
-            **_PROMPT_KAFKA_OPTIONS,
+            **OWN_OPTIONS,
+            **PROMPT_OPTIONS,
             **self.kafka_options,
-            **FIXED_KAFKA_OPTIONS,
+            **FIXED_OPTIONS,
         }
         if self.group_instance_id:
             options["group.instance.id"] = self.group_instance_id
@@ -135,6 +101,6 @@ class IngestSettings(BaseSettings):
         passed = {k: v for k, v in self.kafka_options.items() if not k.startswith(consumer_only)}
         return {
             "bootstrap.servers": self.kafka_bootstrap_servers,
-            **_PROMPT_KAFKA_OPTIONS,
+            **PROMPT_OPTIONS,
             **passed,
         }

@@ -58,7 +58,7 @@ MUTANTS: Final = (
     Mutant(
         name="read-uncommitted",
         bug="events of aborted transactions are read",
-        file="ingest/settings.py",
+        file="ingest/options.py",
         old='"isolation.level": "read_committed"',
         new='"isolation.level": "read_uncommitted"',
         test=_ABORTED,

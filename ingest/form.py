@@ -90,6 +90,11 @@ def form_of(view: StreamView, schema: Mapping[str, Any]) -> EventForm:
                 f"view {view.name}: no field {field!r} in {view.stream.contract} fills column"
                 f" {column!r}; name the field in Column(info={{'field': ...}}) or use derived()"
             )
+    if schema.get("key", view.stream.key_field) != view.stream.key_field:
+        raise FormError(
+            f"view {view.name}: {view.stream.contract} says that its records are keyed by"
+            f" {schema['key']}, and the stream's key_field is {view.stream.key_field}"
+        )
     wanted = (*view.key, "version")
     if tuple(view.fields)[: len(wanted)] != wanted:
         raise FormError(f"view {view.name}: its first columns must be {', '.join(wanted)}")

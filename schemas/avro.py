@@ -2,13 +2,14 @@
 
 Pure. Schema resolution ignores logical types, so a changed decimal scale or timestamp unit reads
 as other numbers without an error (https://avro.apache.org/docs/1.12.0/specification/, "Logical
-Types"); the decoder and `viewkeeper schemas check` refuse it with `logical_conflicts`.
+Types"); the decoder refuses it with `logical_conflicts`, `viewkeeper schemas check`
+with `changed_meanings`.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 Schema = str | list[Any] | dict[str, Any]
 """A schema as JSON gives it: a name, a union, or an object."""
@@ -44,8 +45,32 @@ def logical_conflicts(writer: Schema, reader: Schema, path: str = "") -> list[st
 
     Compares the logical type, precision and scale of every value that both schemas have.
     """
-    names = (_names(writer), _names(reader))
-    return list(_conflicts(writer, reader, path or "value", names, frozenset()))
+    return _compared(writer, reader, path or "value", _meaning)
+
+
+def changed_meanings(before: Schema, after: Schema) -> list[str]:
+    """Where a candidate changes what a registry lets pass and a contract must not, in sentences.
+
+    That is what `logical_conflicts` finds, and a decimal's precision, and the default of an enum.
+    """
+    return _compared(before, after, "value", _contracted)
+
+
+def _compared(writer: Schema, reader: Schema, path: str, meaning: "Meaning") -> list[str]:
+    pair = _Pair(_names(writer), _names(reader), meaning)
+    return list(_conflicts(writer, reader, path, pair, frozenset()))
+
+
+Meaning = Callable[[Schema], tuple[object, ...]]
+"""What a value of a type stands for, beyond its bytes."""
+
+
+class _Pair(NamedTuple):
+    """The named types of writer and reader, and what is compared."""
+
+    written: Mapping[str, Schema]
+    read: Mapping[str, Schema]
+    meaning: Meaning
 
 
 _PROMOTED = {
@@ -88,14 +113,14 @@ def _conflicts(
     writer: Schema,
     reader: Schema,
     path: str,
-    names: tuple[Mapping[str, Schema], ...],
+    pair: _Pair,
     inside: frozenset[int],
 ) -> Iterator[str]:
-    writer, reader = _resolved(writer, names[0]), _resolved(reader, names[1])
+    writer, reader = _resolved(writer, pair.written), _resolved(reader, pair.read)
     if isinstance(writer, list) or isinstance(reader, list):
-        yield from _union_conflicts(writer, reader, path, names, inside)
+        yield from _union_conflicts(writer, reader, path, pair, inside)
         return
-    mine, theirs = _meaning(reader), _meaning(writer)
+    mine, theirs = pair.meaning(reader), pair.meaning(writer)
     bases = _base(writer), _base(reader)
     if (bases[0] == bases[1] or bases in _PROMOTED) and mine != theirs:
         yield f"{path}: written as {_named(theirs)}, read as {_named(mine)}"
@@ -105,7 +130,7 @@ def _conflicts(
                 return  # a record within itself was compared further out
             inside |= {id(reader)}
         for name, written, read in _pairs(writer, reader):
-            yield from _conflicts(written, read, f"{path}.{name}", names, inside)
+            yield from _conflicts(written, read, f"{path}.{name}", pair, inside)
 
 
 def _pairs(writer: dict[str, Any], reader: dict[str, Any]) -> Iterator[tuple[str, Schema, Schema]]:
@@ -123,23 +148,21 @@ def _union_conflicts(
     writer: Schema,
     reader: Schema,
     path: str,
-    names: tuple[Mapping[str, Schema], ...],
+    pair: _Pair,
     inside: frozenset[int],
 ) -> Iterator[str]:
     for branch in writer if isinstance(writer, list) else [writer]:
-        candidate = _counterpart(branch, reader, names)
+        candidate = _counterpart(branch, reader, pair.written, pair.read)
         if candidate is not None:
-            yield from _conflicts(branch, candidate, path, names, inside)
+            yield from _conflicts(branch, candidate, path, pair, inside)
 
 
 def _counterpart(
-    written: Schema, reader: Schema, names: tuple[Mapping[str, Schema], ...]
+    written: Schema, reader: Schema, writers: Mapping[str, Schema], readers: Mapping[str, Schema]
 ) -> Schema | None:
     """What a value of `written` is read as: its own type where the reader has it, or a wider."""
-    base = _base(_resolved(written, names[0]))
-    candidates = [
-        _resolved(r, names[1]) for r in (reader if isinstance(reader, list) else [reader])
-    ]
+    base = _base(_resolved(written, writers))
+    candidates = [_resolved(r, readers) for r in (reader if isinstance(reader, list) else [reader])]
     same = [r for r in candidates if _base(r) == base]
     wider = [r for r in candidates if (base, _base(r)) in _PROMOTED]
     return next(iter(same + wider), None)
@@ -166,6 +189,15 @@ def _meaning(schema: Schema) -> tuple[object, ...]:
         return ("decimal", schema.get("scale", 0))
     # A decimal of more digits is told by its value; a uuid is the same text either way.
     return () if schema["logicalType"] == "uuid" else (schema["logicalType"],)
+
+
+def _contracted(schema: Schema) -> tuple[object, ...]:
+    """The meaning, with what is only fixed by a contract."""
+    if isinstance(schema, dict) and schema["type"] == "enum":
+        return (f"enum with default {schema.get('default')}",)
+    if isinstance(schema, dict) and schema.get("logicalType") == "decimal":
+        return ("decimal", schema.get("precision"), schema.get("scale", 0))
+    return _meaning(schema)
 
 
 def _named(meaning: tuple[object, ...]) -> str:
@@ -248,7 +280,7 @@ def leaves_unread(writer: Schema, reader: Schema) -> bool:
         written = _resolved(written, names[0])
         if isinstance(written, list):
             return any(unread(branch, reader) for branch in written)
-        read = _counterpart(written, reader, names)
+        read = _counterpart(written, reader, *names)
         if read is None:
             return False  # it can't be read at all, which is told
         base = _base(written)

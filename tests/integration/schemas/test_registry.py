@@ -3,11 +3,12 @@
 import json
 import secrets
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from schemas import register
-from schemas.contracts import Contract, load
+from schemas.contracts import Contract, ContractError, load
 from schemas.registry import (
     IncompatibleSchemaError,
     InvalidSchemaError,
@@ -65,6 +66,58 @@ def test_an_optional_field_may_follow_and_a_required_one_may_not(
     assert register.check(client, topic=topic, contract=optional).compatible
     assert register.register(client, topic=topic, contract=optional).version == 2
     assert register.check(client, topic=topic, contract=CONTRACT).compatible
+
+
+def _replaced(node: Any, old: Any, new: Any) -> Any:
+    """The schema with every `old` in it replaced."""
+    if node == old:
+        return new
+    if isinstance(node, dict):
+        return {name: _replaced(value, old, new) for name, value in node.items()}
+    return [_replaced(value, old, new) for value in node] if isinstance(node, list) else node
+
+
+AMOUNT = {"type": "bytes", "logicalType": "decimal", "precision": 18, "scale": 4}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (AMOUNT, AMOUNT | {"scale": 2}, "amount: written as decimal(18,4), read as decimal(18,2)"),
+        (
+            AMOUNT,
+            AMOUNT | {"precision": 9},
+            "discount: written as decimal(18,4), read as decimal(9",
+        ),
+        (AMOUNT, "bytes", "unit_price: written as decimal(18,4), read as a plain value"),
+        ("timestamp-micros", "timestamp-millis", "written as timestamp-micros, read as"),
+        ("UNKNOWN", "PLACED", "enum with default UNKNOWN, read as enum with default PLACED"),
+        ("order_id", "customer_id", "keyed by order_id, and would be by customer_id"),
+    ],
+)
+def test_what_the_registry_does_not_see_is_refused_all_the_same(
+    client: Registry, topic: str, old: Any, new: Any, told: str
+) -> None:
+    register.register(client, topic=topic, contract=CONTRACT)
+    schema = CONTRACT.schema
+    if old == "order_id":
+        schema = schema | {"key": new}
+    elif old == "UNKNOWN":
+        schema = _replaced(schema, schema["fields"][3], _other_default(schema["fields"][3], new))
+    else:
+        schema = _replaced(schema, old, new)
+    candidate = Contract(CONTRACT.name, schema)
+    assert client.check(f"{topic}-value", candidate.text).compatible, "the registry sees it"
+    verdict = register.check(client, topic=topic, contract=candidate)
+    assert not verdict.compatible
+    assert told in "; ".join(verdict.messages)
+    with pytest.raises(ContractError, match="may not follow"):
+        register.register(client, topic=topic, contract=candidate)
+    assert client.versions(f"{topic}-value") == (1,)
+
+
+def _other_default(field: dict[str, Any], default: str) -> dict[str, Any]:
+    return field | {"type": field["type"] | {"default": default}}
 
 
 def test_what_is_not_there_is_told_apart(client: Registry, topic: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from schemas import contracts
 from schemas.avro import (
+    changed_meanings,
     fingerprint,
     is_recursive,
     leaves_unread,
@@ -64,6 +65,27 @@ def test_the_same_bytes_with_another_meaning_are_a_conflict(written: Any, read: 
     found = logical_conflicts(of(written), of(read))
     assert found
     assert all(text.startswith("value.a") for text in found)
+
+
+SIZES = {"type": "enum", "name": "Size", "symbols": ["S", "M"], "default": "S"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (DECIMAL, DECIMAL | {"precision": 9}, "decimal(18,4), read as decimal(9,4)"),
+        (DECIMAL, DECIMAL | {"scale": 2}, "decimal(18,4), read as decimal(18,2)"),
+        (DECIMAL, "bytes", "decimal(18,4), read as a plain value"),
+        (SIZES, SIZES | {"default": "M"}, "enum with default S, read as enum with default M"),
+        (["null", SIZES], ["null", SIZES | {"default": "M"}], "read as enum with default M"),
+        (MICROS, "long", "timestamp-micros, read as a plain value"),
+    ],
+)
+def test_a_contract_may_not_change_what_its_values_mean(before: Any, after: Any, told: str) -> None:
+    (found,) = changed_meanings(of(before), of(after))
+    assert found.startswith("value.a: ")
+    assert told in found
+    assert changed_meanings(of(before), of(before, more="long")) == []
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from confluent_kafka.admin import AdminClient
 
-from cli.misuse import CommandError
+from cli.misuse import CommandError, UsageError
 from cli.settings import KafkaSettings
 from cli.terminal import OUT, answer, say
 from dev import background
@@ -19,6 +19,8 @@ def up(
     brokers: Annotated[int, typer.Option(min=1, max=3, help="Kafka brokers: 1 or 3.")] = 1,
 ) -> None:
     """Start the servers in the background; at once if they are up."""
+    if brokers == 2:
+        raise UsageError("--brokers is 1 or 3: of two, neither can be missed")
     try:
         running = background.up(brokers=brokers, say=say)
     except background.NotUpError as error:

@@ -62,6 +62,7 @@ class System:
         self.logs = home_dir() / "demo"
         self._services: list[OwnedProcess] = []
         self._migrated = threading.Event()
+        self._has_tables = False
 
     def start(self) -> None:
         """Servers side by side; what each is needed for as soon as it answers.
@@ -71,6 +72,8 @@ class System:
         """
         if self.address.api_port != API_PORT:
             self._say(f"port {API_PORT} is taken: the API uses {self.address.api_port}")
+        if self.address.ops_port != OPS_PORT:
+            self._say(f"port {OPS_PORT} is taken: the worker uses {self.address.ops_port}")
         self.stack.start(
             after=After(
                 postgres=self._after_postgres,
@@ -107,16 +110,23 @@ class System:
         }
 
     def _after_postgres(self) -> None:
-        migrate(self.stack.database_url)
+        try:
+            migrate(self.stack.database_url)
+            self._has_tables = True
+        finally:
+            self._migrated.set()
         self._say("tables are migrated")
         self._start_service("api")
-        self._migrated.set()
 
     def _after_kafka(self) -> None:
         create_topics(self.stack.kafka.admin())
         self._say(f"topics {', '.join(CATALOGUE.topics)} are there, {PARTITIONS} partitions each")
-        # A migration that failed is raised by its own thread.
-        if self._migrated.wait(MIGRATION_TIMEOUT_S):
+        if not self._migrated.wait(MIGRATION_TIMEOUT_S):
+            raise ServerFailedError(
+                f"the tables are not migrated after {MIGRATION_TIMEOUT_S:g} s: the worker was not"
+                " started"
+            )
+        if self._has_tables:  # a migration that failed is raised by its own thread
             self._start_service("ingest")
 
     def _register_contracts(self) -> None:

@@ -125,7 +125,7 @@ def _run(system: System, began_at: float, seconds: float | None) -> None:
     feed, shop = _open_shop(system)
     feed.run(shop.orders(FIRST_ORDERS), threading.Event())
     say(f"  {feed.reached.records:,} events of {FIRST_ORDERS} orders are produced")
-    reached = feed.reached.position(read_generation(_client_options(system)))
+    reached = feed.reached.position(read_generation(_client_options(system), feed.reached))
     with httpx.Client(timeout=ASK_TIMEOUT_S) as http:
         found = _first_answer(system, http, reached)
         _tell_everything(system, found, began_at)

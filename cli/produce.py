@@ -68,7 +68,7 @@ def produce(
         encode = {topic: encoder.encode for topic, encoder in encoders.items()}
         shop = Shop(encode, seed=seed, prefix=chosen)
         reached = _watched(feed, shop.orders(orders), (shop, orders))
-    position = reached.position(read_generation(settings.client_options()))
+    position = reached.position(read_generation(settings.client_options(), reached))
     _tell(reached, position, as_json=as_json)
 
 
@@ -99,11 +99,14 @@ def read_lines(lines: IO[str], encoders: Mapping[str, Encoder]) -> Iterator[Line
                 raise UsageError(f"line {number}: {_words(error)}") from error
 
 
-def read_generation(client_options: Mapping[str, str]) -> str:
-    """What ties a position to this life of the topics."""
+def read_generation(client_options: Mapping[str, str], reached: Reached) -> str | None:
+    """What ties a position to this life of the topics that it names; None where it names none."""
+    named = {topic for topic, _ in reached.next_offsets}
+    if not named:
+        return None
     admin = AdminClient({"log_level": "0", **client_options})
-    topics = watermarks.topic_ids(admin, CATALOGUE.topics, BROKER_TIMEOUT_S)
-    cluster = watermarks.cluster_id(admin, CATALOGUE.topics[0], BROKER_TIMEOUT_S)
+    topics = watermarks.topic_ids(admin, named, BROKER_TIMEOUT_S)
+    cluster = watermarks.cluster_id(admin, min(named), BROKER_TIMEOUT_S)
     return generation_of(cluster, [(name, info.id) for name, info in topics.items()])
 
 

@@ -15,7 +15,7 @@ from psycopg import Connection
 from ingest.claim import BrokerView
 from ingest.connect import APPLICATION, connect, live_build, translated
 from ingest.operate import BuildProgress, progress
-from views.positions import Partition
+from views.positions import Partition, PositionVector
 
 Row = tuple[Any, ...]
 T = TypeVar("T")
@@ -89,6 +89,17 @@ class Beside:
                     )
                 )
             }
+
+        return self._do(ask)
+
+    def positions(self) -> PositionVector:
+        """Where the live build stands."""
+
+        def ask(connection: Connection[Row]) -> PositionVector:
+            rows = connection.execute(
+                f"SELECT topic, partition, next_offset FROM {live_build(connection)}.positions"
+            )
+            return PositionVector({(topic, number): offset for topic, number, offset in rows})
 
         return self._do(ask)
 

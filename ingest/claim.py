@@ -29,12 +29,16 @@ Row = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerView:
-    """What the broker says of one partition: where its offsets belong and what it still holds."""
+    """What the broker says of one partition: where its offsets belong and what it still holds.
+
+    `compaction` is the cleanup.policy where the topic is compacted and must not be.
+    """
 
     cluster_id: str
     topic_id: str
     low: int
     high: int
+    compaction: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +202,8 @@ def refusal(partition: Partition, row: Mapping[str, Any], broker: BrokerView) ->
             f" {broker.topic_id}): offset {next_offset} is another event's. Rebuild from the new"
             ' topic (docs/operating.md, "Recreated topic").'
         )
+    if broker.compaction is not None:
+        return refused_compaction(partition[0], broker.compaction)
     if next_offset < broker.low:
         return (
             f"{broker.low - next_offset} events of {name} are gone: the log starts at"
@@ -211,6 +217,15 @@ def refusal(partition: Partition, row: Mapping[str, Any], broker: BrokerView) ->
             ' or restored from an older copy. See docs/operating.md, "Log shorter than views".'
         )
     return None
+
+
+def refused_compaction(topic: str, policy: str) -> str:
+    """Why a compacted topic whose key does not identify its events is not read."""
+    return (
+        f"topic {topic} has cleanup.policy={policy}: several of its events share a key, and"
+        " compaction keeps only the last of them. Set cleanup.policy=delete and retention.ms=-1;"
+        ' what compaction has removed already is gone (docs/operating.md, "Compacted topic").'
+    )
 
 
 @contextmanager

@@ -177,11 +177,8 @@ def translated() -> Iterator[None]:
     """Give the database's errors their kind. The kind decides the worker's move."""
     try:
         yield
-    except (errors.InsufficientPrivilege, errors.InvalidPassword) as error:
-        raise RefusedError(
-            f"the database refuses this login: {_words(error)}. Use the owner's login in"
-            " VIEWKEEPER_DATABASE_URL."
-        ) from error
+    except errors.InsufficientPrivilege as error:
+        raise _refused_login(error) from error
     except (psycopg.DataError, psycopg.IntegrityError) as error:
         raise BatchRefusedError(_words(error)) from error
     except (errors.UndefinedTable, errors.InvalidSchemaName, errors.UndefinedColumn) as error:
@@ -190,7 +187,21 @@ def translated() -> Iterator[None]:
             " the worker goes on by itself."
         ) from error
     except (psycopg.OperationalError, psycopg.InternalError, psycopg.InterfaceError) as error:
+        if _REFUSED_LOGIN in str(error):
+            raise _refused_login(error) from error
         raise TransientError(f"database: {_words(error)}") from error
+
+
+_REFUSED_LOGIN = "password authentication failed"
+"""What the server says; its SQLSTATE (28P01) gets lost where no connection comes about. A server
+that says it in another language is waited for, with its words on `/readyz`."""
+
+
+def _refused_login(error: psycopg.Error) -> RefusedError:
+    return RefusedError(
+        f"the database refuses this login: {_words(error)}. Use the owner's login in"
+        " VIEWKEEPER_DATABASE_URL."
+    )
 
 
 def _words(error: psycopg.Error) -> str:

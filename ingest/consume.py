@@ -12,9 +12,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from confluent_kafka.admin import AdminClient
 
 from ingest import watermarks
-from ingest.claim import BrokerView
+from ingest.claim import BrokerView, refused_compaction
 from ingest.errors import RefusedError, TransientError
-from ingest.records import Record
+from ingest.records import EARLIEST_MS, LATEST_MS, Record
 from views.model import Catalogue
 from views.positions import Partition
 
@@ -45,12 +45,13 @@ class Log:
         self,
         options: Mapping[str, str],
         admin_options: Mapping[str, str],
-        topics: Iterable[str],
+        catalogue: Catalogue,
     ) -> None:
 
         self._consumer = Consumer({**options, **_callbacks(_say)})
         self._admin = AdminClient({**admin_options, **_callbacks(_ignore)})
-        self._topics = tuple(topics)
+        self._topics = tuple(catalogue.topics)
+        self._whole = {s.topic for s in catalogue.streams if not s.compactable}
         self._started: set[Partition] = set()
         self.assigned: Callable[[Partitions], None] = _ignore
         self.revoked: Callable[[Partitions], None] = _ignore
@@ -163,8 +164,15 @@ class Log:
             raise TransientError(f"topic {', '.join(missing)} does not exist on the broker")
         low = watermarks.low_watermarks(self._admin, wanted, timeout_s)
         high = watermarks.high_watermarks(self._admin, wanted, timeout_s)
+        compacted = {topic: self._compaction(topic, timeout_s) for topic in topics}
         return {
-            p: BrokerView(cluster_id=cluster, topic_id=topics[p[0]].id, low=low[p], high=high[p])
+            p: BrokerView(
+                cluster_id=cluster,
+                topic_id=topics[p[0]].id,
+                low=low[p],
+                high=high[p],
+                compaction=compacted[p[0]],
+            )
             for p in wanted
         }
 
@@ -179,21 +187,20 @@ class Log:
         """High watermarks, asked for now. TransientError: the broker can't be asked."""
         return watermarks.high_watermarks(self._admin, partitions, timeout_s)
 
-    def refuse_compacted(self, catalogue: Catalogue, timeout_s: float) -> None:
+    def refuse_compacted(self, timeout_s: float) -> None:
         """RefusedError where a topic is compacted whose key does not identify its events."""
-        for stream in catalogue.streams:
-            if stream.compactable:
-                continue
-            policy = watermarks.topic_config(self._admin, stream.topic, timeout_s).get(
-                "cleanup.policy"
-            )
-            if "compact" in (policy or ""):
-                raise RefusedError(
-                    f"topic {stream.topic} has cleanup.policy={policy}: several of its events"
-                    " share a key, and compaction keeps only the last of them. Set"
-                    " cleanup.policy=delete and retention.ms=-1; what compaction has removed"
-                    ' already is gone (docs/operating.md, "Compacted topic").'
-                )
+        for topic in sorted(self._whole):
+            policy = self._compaction(topic, timeout_s)
+            if policy is not None:
+                raise RefusedError(refused_compaction(topic, policy))
+
+    def _compaction(self, topic: str, timeout_s: float) -> str | None:
+        """The cleanup.policy of a topic that is compacted and must not be; None: all is well."""
+        if topic not in self._whole:
+            return None
+        config = watermarks.topic_config(self._admin, topic, timeout_s)
+        policy = config.get("cleanup.policy") or ""
+        return policy if "compact" in policy else None
 
     def reaches(self, timeout_s: float) -> bool:
         """Whether both clients, as they are, reach a broker. May be called by any thread."""
@@ -229,7 +236,7 @@ def _record(message: Message) -> Record:
     assert topic is not None
     assert partition is not None
     assert offset is not None
-    headers, epoch = message.headers(), message.leader_epoch()
+    headers, epoch, at_ms = message.headers(), message.leader_epoch(), message.timestamp()[1]
     return Record(
         topic,
         partition,
@@ -237,7 +244,7 @@ def _record(message: Message) -> Record:
         message.key(),
         message.value(),
         tuple(_headers(headers)) if headers else (),
-        message.timestamp()[1],
+        at_ms if EARLIEST_MS <= at_ms <= LATEST_MS else min(max(at_ms, EARLIEST_MS), LATEST_MS),
         -1 if epoch is None else epoch,
     )
 

@@ -5,12 +5,16 @@ from typing import Any, NamedTuple, Protocol
 
 from ingest.errors import Fault
 
+EARLIEST_MS, LATEST_MS = -62_135_510_400_000, 253_402_128_000_000
+"""0001-01-02 and 9999-12-30: what both databases and Python can show in any time zone."""
+
 
 class Record(NamedTuple):
     """One Kafka record as it was read. A tuple, because a worker makes tens of thousands a second.
 
-    `timestamp_ms` is Kafka's record timestamp in milliseconds since the epoch; `leader_epoch` the
-    epoch of the leader that wrote it, -1 where the broker does not say.
+    `timestamp_ms` is Kafka's record timestamp in milliseconds since the epoch, brought within
+    `EARLIEST_MS` and `LATEST_MS`: a producer may write any number, and no event is refused for it;
+    `leader_epoch` the epoch of the leader that wrote it, -1 where the broker does not say.
     """
 
     topic: str

@@ -30,7 +30,7 @@ from ingest.worker import BROKER_TIMEOUT_S, Limits, Worker
 from schemas import contracts
 from schemas.registry import Registry
 from views import CATALOGUE
-from views.positions import Partition, PositionVector
+from views.positions import BadPositionError, Partition, PositionVector, generation_of
 
 _log = structlog.get_logger(__name__)
 
@@ -46,11 +46,12 @@ def run(
     *,
     until: PositionVector | None = None,
     stop: threading.Event,
-) -> None:
-    """Run a worker until `stop` is set, or until it has reached the position to stop at.
+) -> bool:
+    """Run a worker until `stop` is set, or until the position to stop at is reached.
 
-    RefusedError: going on would be wrong; the message says why and what to do. Outages of broker,
-    registry and database are waited out.
+    Answers whether it is reached, by this worker or others of its group; True where none is given.
+    RefusedError: going on would be wrong; the message says why and what to do. BadPositionError:
+    the position is not one of this log. Outages of broker, registry and database are waited out.
     """
     failpoints.arm(failpoints.parse(settings.failpoints), settings.failpoints_file)
     with ExitStack() as stack:
@@ -61,8 +62,10 @@ def run(
         _log.info("ops port open", host=settings.ops_host, port=port)
         parts = _parts(settings, status, stop, until)
         stack.callback(parts.close)
-        if _ready_to_start(parts, stop):
-            _loop(parts, stop)
+        if _ready_to_start(parts, stop, until):
+            _loop(parts, stop, until)
+            parts.worker.finish()
+        return _reached(parts, until)
 
 
 @dataclass(slots=True)
@@ -118,7 +121,7 @@ def _parts(
         stop=stop,
         on_unlisted=lambda topic: METRICS.unlisted_symbols.labels(topic).inc(),
     )
-    kafka = Log(settings.consumer_options(), settings.admin_options(), CATALOGUE.topics)
+    kafka = Log(settings.consumer_options(), settings.admin_options(), CATALOGUE)
     store = Store(session)
     worker = Worker(
         log=kafka,
@@ -147,12 +150,14 @@ def _parts(
     return parts
 
 
-def _ready_to_start(parts: _Parts, stop: threading.Event) -> bool:
+def _ready_to_start(parts: _Parts, stop: threading.Event, until: PositionVector | None) -> bool:
     """Look at everything once; wait while something is away. False: told to stop meanwhile."""
     while not stop.is_set():
         try:
             parts.store.open()
-            parts.kafka.refuse_compacted(CATALOGUE, BROKER_TIMEOUT_S)
+            parts.kafka.refuse_compacted(BROKER_TIMEOUT_S)
+            if until is not None:
+                _refuse_strange(parts.kafka, until)
         except TransientError as error:
             _log.warning("waiting", reason=str(error))
             parts.status.wait_for(str(error))
@@ -163,13 +168,43 @@ def _ready_to_start(parts: _Parts, stop: threading.Event) -> bool:
     return False
 
 
-def _loop(parts: _Parts, stop: threading.Event) -> None:
+def _refuse_strange(kafka: Log, until: PositionVector) -> None:
+    """BadPositionError: the position is of another log, or names a partition that is not there.
+
+    Its offsets may be those of events to come.
+    """
+    brokers = kafka.describe([(topic, 0) for topic in until.topics()], BROKER_TIMEOUT_S)
+    there = kafka.all_partitions(BROKER_TIMEOUT_S)
+    unknown = [f"{t}:{p}" for t, p in sorted(until.next_offsets.keys() - set(there))]
+    if unknown:
+        raise BadPositionError(f"the broker has no partition {', '.join(unknown)}")
+    for broker in list(brokers.values())[:1]:
+        ids = [(topic, other.topic_id) for (topic, _), other in brokers.items()]
+        here = generation_of(broker.cluster_id, ids)
+        if until.generation not in (None, here):
+            raise BadPositionError(
+                f"the position is of generation {until.generation}, and this log's is {here}: it is"
+                " of another cluster, or from before a topic was created anew"
+            )
+
+
+def _loop(parts: _Parts, stop: threading.Event, until: PositionVector | None) -> None:
     tune_interpreter()
     parts.kafka.join()
     with parts.watch, parts.outbox:
-        while not stop.is_set() and not parts.worker.finished():
+        while not stop.is_set() and (until is None or not _reached(parts, until)):
             parts.worker.step()
             parts.watch.hand_over()
+
+
+def _reached(parts: _Parts, until: PositionVector | None) -> bool:
+    """Whether the rows say so: partitions may be another worker's, or nobody's for a moment."""
+    if until is None:
+        return True
+    try:
+        return parts.worker.finished() and parts.beside.positions().includes(until)
+    except TransientError:  # asked again at the next step, which waits
+        return False
 
 
 STRANDED_S = 20.0
@@ -189,6 +224,7 @@ class _Watch:
         self._done = threading.Event()
         self._owned: Mapping[Partition, int] = {}
         self._lives: Mapping[str, tuple[str, str]] = {}
+        self._compacted: set[str] = set()
         self._seen: Mapping[Partition, Observation] | None = None
         self._held: set[Partition] | None = None
         self._strangers: set[Partition] = set()
@@ -273,6 +309,7 @@ class _Watch:
             brokers = self._parts.kafka.describe(partitions, BROKER_TIMEOUT_S)
             self._strangers = self._parts.beside.ensure_rows(brokers)
         ends = self._parts.kafka.ends(owned, BROKER_TIMEOUT_S)
+        self._strangers |= {partition for partition in owned if partition[0] in self._compacted}
         # A log that ends before what was read of it was cut: it must not count as caught up.
         self._strangers |= {
             partition for partition, high in ends.items() if high < owned[partition]
@@ -288,4 +325,5 @@ class _Watch:
         first = [(topic, number) for topic, number in partitions if number == 0]
         brokers = self._parts.kafka.describe(first, BROKER_TIMEOUT_S)
         self._lives = {topic: (b.cluster_id, b.topic_id) for (topic, _), b in brokers.items()}
+        self._compacted = {topic for (topic, _), b in brokers.items() if b.compaction is not None}
         return before != self._lives

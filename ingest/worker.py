@@ -20,6 +20,7 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import accumulate, takewhile
 from typing import Any
 
 import structlog
@@ -65,10 +66,10 @@ _BACKOFF_FIRST_S, _BACKOFF_MOST_S = 0.1, 5.0
 class Limits:
     """What bounds a batch: records, bytes, and how long it may wait to fill; and its third try."""
 
-    rows: int = 10_000
-    size_bytes: int = 16_000_000
-    linger_s: float = 0.2
-    retry_pause_s: float = 0.1
+    rows: int
+    size_bytes: int
+    linger_s: float
+    retry_pause_s: float
 
 
 @dataclass(slots=True)
@@ -167,6 +168,7 @@ class Worker:
         self._until = None if until is None else until.next_offsets
         self._limit = min(FIRST_ROWS, limits.rows)
         self._owned: dict[Partition, Owned] = {}
+        self._told = False
         self._to_claim: dict[Partition, int | None] = {}
         self._last: dict[Partition, int] = {}
         self._courses: dict[Partition, tuple[int, Course]] = {}
@@ -211,11 +213,12 @@ class Worker:
     def finished(self) -> bool:
         """Whether every partition that this worker owns has reached the position to stop at.
 
-        Never while one is refused: who waits for the end would take that for success.
+        Never before it was told which ones those are; it may be none. Never while one is refused:
+        who waits for the end would take that for success.
         """
         if self._until is None or self._write is not None or self._to_claim or self._refused:
             return False
-        return bool(self._owned) and all(
+        return self._told and all(
             owned.committed >= self._until.get(partition, 0)
             for partition, owned in self._owned.items()
         )
@@ -352,11 +355,21 @@ class Worker:
             return
         passed = self._kafka.positions(self._owned)
         ends = {p: max(owned.read_to, passed.get(p, 0)) for p, owned in self._owned.items()}
-        items, more = self._gather.items[: self._limit], self._gather.items[self._limit :]
+        most = self._most()
+        items, more = self._gather.items[:most], self._gather.items[most:]
         for item in reversed(more):
             ends[item.record.topic, item.record.partition] = item.record.offset
         self._batch = Batch(items, ends)
         self._gather = Gather(more, _size_bytes(more), self._gather.since_s)
+
+    def _most(self) -> int:
+        """How many of the gathered fit into a batch; at least one, however large it is."""
+        gather, most_bytes = self._gather, self._limits.size_bytes
+        if gather.size_bytes <= most_bytes:
+            return self._limit
+        upto = accumulate(_size_bytes([item]) for item in gather.items)
+        fitting = sum(1 for _ in takewhile(lambda size: size <= most_bytes, upto))
+        return min(self._limit, max(1, fitting))
 
     def _worth_closing(self) -> bool:
         """Whether it is full; or, with the writer free, has waited long enough or all was read."""
@@ -576,7 +589,14 @@ class Worker:
 
     def _on_assigned(self, partitions: Collection[Partition]) -> None:
         _log.info("assigned", partitions=sorted(partitions))
+        self._told = True
         self._to_claim.update(dict.fromkeys(partitions))
+        self._ready_without()
+
+    def _ready_without(self) -> None:
+        """To own nothing is an answer too: a spare worker is ready."""
+        if self._told and not self._to_claim and self._outage is None:
+            self._status.wait_for(None)
 
     def _on_revoked(self, partitions: Collection[Partition]) -> None:
         _log.info("revoked", partitions=sorted(partitions))
@@ -601,6 +621,7 @@ class Worker:
             self._refused.pop(partition, None)
             self._status.accept(partition)
         self._status.owned = len(self._owned)
+        self._ready_without()
 
     def _confirm(self) -> None:
         """After a fence: only a confirmed member of the group takes its partitions anew."""

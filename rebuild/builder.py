@@ -194,7 +194,12 @@ class Builder:
 
 def _limits(settings: IngestSettings, *, bulk: bool, rate: float | None) -> Limits:
     if not bulk:
-        return Limits(rows=settings.batch_rows, size_bytes=settings.batch_bytes, linger_s=0.02)
+        return Limits(
+            rows=settings.batch_rows,
+            size_bytes=settings.batch_bytes,
+            linger_s=0.02,
+            retry_pause_s=PAUSE_S,
+        )
     rows = max(settings.batch_rows, BULK_ROWS)
     return Limits(
         rows=rows if rate is None else max(1, min(rows, round(rate))),

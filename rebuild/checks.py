@@ -49,7 +49,7 @@ class Start:
 
 def look(settings: IngestSettings, log: Log, *, accept_missing: bool) -> Start:
     """What the log has. RefusedError: events are gone and that was not accepted."""
-    log.refuse_compacted(CATALOGUE, BROKER_TIMEOUT_S)
+    log.refuse_compacted(BROKER_TIMEOUT_S)
     brokers = log.describe(log.all_partitions(BROKER_TIMEOUT_S), BROKER_TIMEOUT_S)
     begins = {p: broker.low for p, broker in brokers.items() if broker.low > 0}
     missing = {p: low for p, low in begins.items() if not _compacted(settings, p[0])}

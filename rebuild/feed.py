@@ -31,7 +31,7 @@ def open_log(settings: IngestSettings) -> Log:
         "group.id": f"{settings.group_id}-rebuild",
     }
     options.pop("group.instance.id", None)
-    return Log(options, settings.admin_options(), CATALOGUE.topics)
+    return Log(options, settings.admin_options(), CATALOGUE)
 
 
 class Feed:

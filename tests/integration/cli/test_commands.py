@@ -115,7 +115,9 @@ def test_events_from_a_file_are_produced_and_a_bad_line_is_named(
     removal = json.dumps({"topic": "orders", "key": "gone", "value": None})
     file = tmp_path / "events.jsonl"
     file.write_text(f"{good}\n\n{removal}\n")
-    assert as_json(settings, "produce", str(file))["records"] == 2
+    made = as_json(settings, "produce", str(file))
+    assert made["records"] == 2
+    ingest(settings, made["position"])  # which names one topic alone
     assert as_json(settings, "produce", "-") == {"records": 0, "position": ""}
     bad = run(settings, "produce", "-", code=2, text=f"{good}\n{{}}\n")
     assert "line 2: a record is" in bad.stderr
@@ -201,6 +203,39 @@ def test_a_database_without_tables_is_told_to_migrate(
 ) -> None:
     done = run(settings | {"VIEWKEEPER_DATABASE_URL": empty_database.dsn}, "status", code=1)
     assert "alembic upgrade head" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("position", "told"),
+    [
+        ("orders:0:0,orders:7:10", "the broker has no partition orders:7"),
+        ("orders:0:0@00000000", "is of generation 00000000"),
+    ],
+)
+def test_a_position_of_another_log_is_not_waited_for(
+    settings: Environment, position: str, told: str
+) -> None:
+    assert told in run(settings, "ingest", "--until", position, code=2).stderr
+
+
+def test_a_worker_asked_to_stop_before_its_position_says_that_it_is_not_there(
+    settings: Environment,
+) -> None:
+    command = [sys.executable, "-m", "cli.main", "ingest", "--until", "orders:1:99999"]
+    worker = subprocess.Popen(command, env=dict(settings), stderr=subprocess.PIPE, text=True)
+    try:
+        eventually(lambda: _owned(settings), TIMEOUT_S, "the worker is at work")
+        worker.send_signal(signal.SIGTERM)
+        said = worker.communicate(timeout=TIMEOUT_S)[1]
+    finally:
+        worker.kill()
+    assert worker.returncode == 1, said
+    assert "stopped before orders:1:99999 was reached" in said
+
+
+def _owned(settings: Environment) -> bool:
+    [build] = as_json(settings, "status")["builds"]
+    return all(line["owner"] for line in build["partitions"])
 
 
 def test_a_worker_asked_to_stop_leaves_with_code_0(settings: Environment) -> None:

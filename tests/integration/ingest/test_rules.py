@@ -11,15 +11,18 @@ from typing import Any
 
 import pytest
 
+from ingest.metrics import REGISTRY
 from tests.fixtures.content import Content, Writer, money, order_content, payment_content
 from tests.fixtures.contracts import SchemaIds
 from tests.fixtures.databases import DatabaseServer
-from tests.fixtures.poison import SHAPES, Poisoner
+from tests.fixtures.poison import SHAPES, Poisoner, reasons_of
 from tests.fixtures.servers import Servers
 from tests.fixtures.topics import recreate_topics
 from tests.fixtures.traffic import START_MS, Record, produce
+from tests.fixtures.waiting import eventually
 from tests.integration.ingest.running import (
     BUILD,
+    WAIT_S,
     Worker,
     differences_to_log,
     ends_of,
@@ -186,10 +189,28 @@ def test_another_event_id_is_other_content(shop: Shop) -> None:
 
 
 def test_the_same_key_many_times_in_a_batch_counts_each_and_keeps_the_last(shop: Shop) -> None:
-    versions = [1, 3, 2, 3, 4, 4]
-    told = shop.tell(*(shop.order(version=v, amount=money(v * 10_000)) for v in versions))
-    assert told == {"applied": 3, "superseded": 1, "duplicates": 2}
-    assert shop.row("version, amount") == (4, Decimal("4.0000"))
+    name, batches = shop.order_id, []
+    for attempt in range(20):
+        shop.order_id = f"{name}-{attempt}"
+        batches.append(_batches_of(shop, [1, 3, 2, 3, 4, 4]))
+        assert shop.row("version, amount") == (4, Decimal("4.0000"))
+        if batches[-1] == 1:
+            return
+    raise AssertionError(f"the records of one key never came in one batch, but in {batches}")
+
+
+def _batches_of(shop: Shop, versions: list[int]) -> int:
+    """In how many batches these versions of an order were applied."""
+    before, told = _metric("batches_total"), _metric("batch_records_sum") + len(versions)
+    rose = shop.tell(*(shop.order(version=v, amount=money(v * 10_000)) for v in versions))
+    assert rose == {"applied": 3, "superseded": 1, "duplicates": 2}
+    eventually(lambda: _metric("batch_records_sum") >= told, WAIT_S, "they are counted")
+    return int(_metric("batches_total") - before)
+
+
+def _metric(name: str) -> float:
+    """A figure of the worker, which runs in this process."""
+    return REGISTRY.get_sample_value(f"viewkeeper_{name}") or 0.0
 
 
 def test_a_payment_may_come_before_its_order(shop: Shop) -> None:
@@ -289,13 +310,14 @@ def test_malformed_bytes_of_every_kind_are_dead_letters_with_their_bytes(shop: S
         topics=("orders", "payments"),
         shapes=tuple(SHAPES),
     )
-    for number, _shape in enumerate(SHAPES):
+    for number, shape in enumerate(SHAPES):
         made = poisoner.make(shop.order_id)
         bad = Record(made.topic, made.key, made.value, START_MS, made.kind)
         before, behind = shop.order(version=2 * number + 1), shop.order(version=2 * number + 2)
         records = [shop._record(before, ""), bad, shop._record(behind, "")]
         assert shop.send(records) == {"applied": 2, "dead": 1}, made.kind
-        assert len(shop.reasons()) == 1
+        (reason,) = shop.reasons()
+        assert reason in reasons_of(shape), shape
         (kept,) = query(
             shop.dsn,
             "SELECT key, value, state FROM ingest.dead_letters"

@@ -6,20 +6,14 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
-from confluent_kafka.admin import (
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-    ResourceType,
-)
 from typer.testing import CliRunner
 
 from cli.main import app
 from dev.ports import LOOPBACK
 from dev.postgres import Postgres
 from tests.fixtures.databases import Database
-from tests.integration.ingest.running import BUILD, WAIT_S, query
+from tests.fixtures.topics import alter_topic
+from tests.integration.ingest.running import BUILD, query
 
 pytestmark = pytest.mark.timeout(90)  # a worker that is not refused goes on for ever
 
@@ -101,14 +95,18 @@ def test_a_login_that_can_only_read(database: Database, kafka: str, registry: st
     assert "Use the owner's login in VIEWKEEPER_DATABASE_URL" in said
 
 
+def test_a_password_that_is_wrong(database: Database, kafka: str, registry: str) -> None:
+    password = urlsplit(database.dsn).password
+    assert password
+    said = refused(database.dsn.replace(password, "wr0ng-password"), kafka, registry)
+    assert "the database refuses this login" in said
+    assert "password authentication failed" in said
+
+
 def test_a_compacted_topic_whose_key_is_not_its_identity(
     database: Database, kafka: str, registry: str
 ) -> None:
-    entry = ConfigEntry("cleanup.policy", "compact", incremental_operation=AlterConfigOpType.SET)
-    admin = AdminClient({"bootstrap.servers": kafka})
-    resource = ConfigResource(ResourceType.TOPIC, "payments", incremental_configs=[entry])
-    for done in admin.incremental_alter_configs([resource]).values():
-        done.result(WAIT_S)
+    alter_topic(kafka, "payments", cleanup_policy="compact")
     said = refused(database.dsn, kafka, registry)
     assert "topic payments has cleanup.policy=compact" in said
     assert "Set cleanup.policy=delete and retention.ms=-1" in said

@@ -32,6 +32,7 @@ def test_a_row_that_knows_no_cluster_and_no_topic_yet_takes_what_comes() -> None
         (15, replace(BROKER, topic_id="second"), "Recreated topic"),
         (9, BROKER, "Retention gap"),
         (21, BROKER, "Log shorter than views"),
+        (15, replace(BROKER, compaction="compact,delete"), "Compacted topic"),
     ],
 )
 def test_a_position_that_means_something_else_is_refused_with_the_remedy(

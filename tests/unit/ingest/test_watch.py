@@ -22,9 +22,10 @@ _MINE = (CATALOGUE.topics[0], 0)
 
 
 class Broker:
-    """One partition of each topic; its life and its end may be changed."""
+    """One partition of each topic; its life, its end and its policy may be changed."""
 
     life, high = "first life", 10
+    compaction: str | None = None
     reached = True
 
     def reaches(self, _timeout_s: float) -> bool:
@@ -36,7 +37,9 @@ class Broker:
     def describe(
         self, partitions: Iterable[Partition], _timeout_s: float
     ) -> dict[Partition, BrokerView]:
-        view = BrokerView(cluster_id="c", topic_id=self.life, low=0, high=self.high)
+        view = BrokerView(
+            cluster_id="c", topic_id=self.life, low=0, high=self.high, compaction=self.compaction
+        )
         return dict.fromkeys(partitions, view)
 
     def ends(self, partitions: Iterable[Partition], _timeout_s: float) -> dict[Partition, int]:
@@ -88,8 +91,12 @@ class Parts:
         self.admin_options: Mapping[str, str] = {}
 
 
-@pytest.mark.parametrize(("life", "high"), [("second life", 10), ("first life", 9)])
-def test_another_log_or_a_shorter_one_is_doubted_at_the_next_look(life: str, high: int) -> None:
+@pytest.mark.parametrize(
+    "changed", [{"life": "second life"}, {"high": 9}, {"compaction": "compact"}], ids=str
+)
+def test_another_log_or_a_shorter_or_compacted_one_is_doubted_at_the_next_look(
+    changed: dict[str, Any],
+) -> None:
     parts = Parts()
     watch = _Watch(cast(Any, parts), threading.Event())
 
@@ -100,7 +107,8 @@ def test_another_log_or_a_shorter_one_is_doubted_at_the_next_look(life: str, hig
     with watch:
         eventually(lambda: looked(2), 10, "it looked twice")
         assert not parts.worker.doubted
-        parts.kafka.life, parts.kafka.high = life, high
+        for name, value in changed.items():
+            setattr(parts.kafka, name, value)
         eventually(lambda: looked(4), 10, "it looked again")
     assert _MINE in parts.worker.doubted
 

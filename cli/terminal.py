@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-OUT: Final = Console(highlight=False)
-ERR: Final = Console(stderr=True, highlight=False)
+OUT: Final = Console(highlight=False, markup=False, emoji=False)
+"""What is printed is data of others: nothing in it is markup."""
+ERR: Final = Console(stderr=True, highlight=False, markup=False, emoji=False)
 PLAIN_EVERY_S: Final = 5.0
 PIPE_WIDTH: Final = 1_000
 
@@ -25,23 +26,23 @@ Tell = Callable[[int, int | None], None]
 
 def say(line: str) -> None:
     """A line for the person who watches."""
-    ERR.print(line, markup=False, soft_wrap=True)
+    ERR.print(line, soft_wrap=True)
 
 
 def complain(line: str) -> None:
     """What went wrong, in red where there are colours."""
-    ERR.print(line, markup=False, style="red", soft_wrap=True)
+    ERR.print(line, style="red", soft_wrap=True)
 
 
 def answer(line: str) -> None:
     """A line of the answer."""
-    OUT.print(line, markup=False, soft_wrap=True)
+    OUT.print(line, soft_wrap=True)
 
 
 def answer_json(value: object) -> None:
     """The answer for a program."""
     text = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z).decode()
-    OUT.print(text, markup=False, soft_wrap=True)
+    OUT.print(text, soft_wrap=True)
 
 
 def answer_table(table: Table) -> None:
@@ -49,7 +50,7 @@ def answer_table(table: Table) -> None:
     if OUT.is_terminal:
         OUT.print(table)
     else:
-        Console(highlight=False, width=PIPE_WIDTH).print(table)
+        Console(highlight=False, markup=False, emoji=False, width=PIPE_WIDTH).print(table)
 
 
 def table(*columns: str, right: tuple[str, ...] = (), title: str | None = None) -> Table:
@@ -74,10 +75,10 @@ def progress(title: str, unit: str) -> Iterator[Tell]:
 @contextmanager
 def _bar(title: str, unit: str) -> Iterator[Tell]:
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(),
     )
     began_at = time.monotonic()

@@ -84,13 +84,22 @@ def read_status(dsn: str, client_options: Mapping[str, str]) -> list[BuildStatus
     TransientError: the broker does not answer. CommandError: a topic does not exist.
     """
     with connect(dsn) as connection:
-        rows = [(build, _rows(connection, build)) for build in operate.builds(connection)]
+        connection.autocommit = True
+        found = [(build, _rows(connection, build)) for build in operate.builds(connection)]
     ends = _ends(client_options)
-    return [_of_build(build, states, ends) for build, states in rows]
+    return [_of_build(build, states, ends) for build, states in found if states is not None]
 
 
-def _rows(connection: psycopg.Connection[Any], build: Build) -> dict[Partition, PartitionState]:
-    return {state.place: state for state in operate.partitions(connection, build)}
+def _rows(
+    connection: psycopg.Connection[Any], build: Build
+) -> dict[Partition, PartitionState] | None:
+    """The positions of a build; None: it was dropped a moment ago, as at the end of a verify."""
+    try:
+        return {state.place: state for state in operate.partitions(connection, build)}
+    except psycopg.errors.UndefinedTable:
+        if any(other.number == build.number for other in operate.builds(connection)):
+            raise
+        return None
 
 
 def _ends(client_options: Mapping[str, str]) -> dict[Partition, int]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from psycopg import Connection
+from psycopg.sql import Literal
 
 import ingest
 import schemas
@@ -21,10 +22,13 @@ from ingest.errors import Reason
 from ingest.operate import Build
 from rebuild.builder import Letters
 from views import CATALOGUE, ddl
-from views.positions import Partition
+from views.positions import Partition, PositionVector, parse_position
 
 APPLICATION: Final = "viewkeeper rebuild"
 """How the server knows our sessions. Not the workers' name: they end only each other."""
+
+LOCK_WAIT_S: Final = 15
+_PROVED_AT: Final = "compared with the live build at "
 
 Row = tuple[Any, ...]
 
@@ -38,10 +42,14 @@ class Unfinished:
 
 
 def open_session(dsn: str, purpose: str) -> Connection[Row]:
-    """A connection in autocommit, in UTC."""
+    """A connection in autocommit, in UTC, that waits for no lock for ever and holds none idle."""
     connection = connect(dsn, f"{APPLICATION} {purpose}")
     connection.autocommit = True
-    connection.execute("SELECT set_config('timezone', 'UTC', false)")
+    connection.execute(
+        "SELECT set_config('timezone', 'UTC', false), set_config('lock_timeout', %s, false),"
+        " set_config('idle_in_transaction_session_timeout', '30s', false)",
+        (f"{LOCK_WAIT_S}s",),
+    )
     return connection
 
 
@@ -141,12 +149,33 @@ def make_whole(connection: Connection[Row], build: Build) -> None:
     run_all(connection, (f"ANALYZE {build.name}.{view.name}" for view in CATALOGUE.views))
 
 
-def mark_ready(connection: Connection[Row], build: Build) -> None:
-    """The build was proved equal."""
-    connection.execute(
-        "UPDATE ingest.builds SET state = 'ready' WHERE number = %s AND state = 'building'",
-        (build.number,),
-    )
+def mark_ready(
+    connection: Connection[Row], build: Build, proof: Mapping[Partition, int] | None
+) -> None:
+    """The build was compared at a position, or can't be.
+
+    The position is kept as the comment of the build's schema: it goes with the build, and people
+    see it where they list schemas.
+    """
+    with connection.transaction():
+        connection.execute(
+            "UPDATE ingest.builds SET state = 'ready' WHERE number = %s AND state = 'building'",
+            (build.number,),
+        )
+        if proof is not None:
+            said = f"{_PROVED_AT}{PositionVector(proof)}"
+            connection.execute(f"COMMENT ON SCHEMA {build.name} IS {Literal(said).as_string()}")
+
+
+def proof_of(connection: Connection[Row], build: Build) -> Mapping[Partition, int] | None:
+    """The position at which a build was last compared with the live one; None: it never was."""
+    row = connection.execute(
+        "SELECT obj_description(%s::regnamespace, 'pg_namespace')", (build.name,)
+    ).fetchone()
+    said = None if row is None else row[0]
+    if said is None or not said.startswith(_PROVED_AT):
+        return None
+    return parse_position(said.removeprefix(_PROVED_AT)).next_offsets
 
 
 def positions(connection: Connection[Row], build: Build) -> dict[Partition, int]:
@@ -213,8 +242,3 @@ def size_bytes(connection: Connection[Row], build: Build) -> int:
     ).fetchone()
     assert row is not None
     return int(row[0])
-
-
-def total_events(offsets: Mapping[Partition, int]) -> int:
-    """How many offsets a vector holds."""
-    return sum(offsets.values())

@@ -11,7 +11,9 @@ import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -24,10 +26,9 @@ from ingest.errors import RefusedError, TransientError
 from ingest.settings import IngestSettings
 from ingest.tuning import tune_interpreter
 from rebuild.builder import Builder, Letters, StoppedError
-from rebuild.pace import Pacer
+from rebuild.pace import LOOK_S, Look, Pacer
 from views.positions import Partition
 
-LOOK_S: Final = 0.5
 _END_S: Final = 30.0
 _WORTH_A_PROCESS: Final = 100_000
 """Events below which starting processes takes longer than it saves."""
@@ -59,7 +60,7 @@ def fill(
     load: Load,
     *,
     processes: int,
-    look: Callable[[], float],
+    look: Look,
     stop: threading.Event,
 ) -> None:
     """Fill the build to the position. `look` is called about twice a second and gives the share.
@@ -73,24 +74,24 @@ def fill(
         children.join(look, stop)
 
 
-def _fill_here(
-    settings: IngestSettings, load: Load, look: Callable[[], float], stop: threading.Event
-) -> None:
+def _fill_here(settings: IngestSettings, load: Load, look: Look, stop: threading.Event) -> None:
+    """In a thread of its own: on Linux niceness is a thread's, and nobody can take it back."""
     tune_interpreter()
-    pacer, done = Pacer(stop, rate=load.rate), threading.Event()
+    halt = threading.Event()
+    pacer = Pacer(halt, rate=load.rate)
 
-    def watch() -> None:
-        while not done.wait(LOOK_S):
-            pacer.share = look()
-
-    watcher = threading.Thread(target=watch, name="pace", daemon=True)
-    watcher.start()
-    try:
-        with _builder(settings, load, stop) as builder:
+    def work() -> None:
+        with _builder(settings, load, halt) as builder:
             builder.go_to(load.until, load.letters, pace=pacer)
-    finally:
-        done.set()
-        watcher.join()
+
+    with ThreadPoolExecutor(1, "bulk", initializer=os.nice, initargs=(_NICE,)) as alone:
+        working = alone.submit(work)
+        try:
+            while not stop.is_set() and not wait_for([working], LOOK_S).done:
+                pacer.share = look()
+        finally:
+            halt.set()
+        working.result()
 
 
 def _builder(settings: IngestSettings, load: Load, stop: threading.Event) -> Builder:
@@ -127,7 +128,7 @@ class _Children:
                 child.kill()
                 child.join()
 
-    def join(self, look: Callable[[], float], stop: threading.Event) -> None:
+    def join(self, look: Look, stop: threading.Event) -> None:
         """Wait until every child has reached its end."""
         waiting = {pipe: child for child, pipe in self._children}
         while waiting:

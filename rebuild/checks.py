@@ -18,6 +18,7 @@ from ingest.worker import BROKER_TIMEOUT_S
 from rebuild import builds
 from rebuild.builds import Row
 from views import CATALOGUE
+from views.model import BUILD
 from views.positions import Partition
 
 Brokers = Mapping[Partition, BrokerView]
@@ -31,7 +32,9 @@ class Start:
     """What a build may begin with: the partitions, and where the log of some begins."""
 
     brokers: Brokers
+    begins: Mapping[Partition, int]
     missing: Mapping[Partition, int]
+    """Of those, where events are gone: compaction by key drops only what newer ones replace."""
 
     @property
     def topic_ids(self) -> list[str]:
@@ -59,7 +62,7 @@ def look(settings: IngestSettings, log: Log, *, accept_missing: bool) -> Start:
             f"{gone:,} events are gone from the log ({_begins(missing)}): a build from it would"
             " lack them silently. Restore them, or accept a partial build with --accept-missing."
         )
-    return Start(brokers, begins)
+    return Start(brokers, begins, missing)
 
 
 def _begins(missing: Mapping[Partition, int]) -> str:
@@ -95,6 +98,35 @@ def refuse_other_log(connection: Connection[Row], live: Build, brokers: Brokers)
                 f" topic id {topic_id}): a build from this one can't be proved equal to it. Build"
                 " with --other-log, which goes to the end of this log and asks for no proof."
             )
+
+
+def refuse_other_tables(connection: Connection[Row], live: Build, *, is_kept: bool) -> None:
+    """RefusedError: the database is at another migration than this code.
+
+    A build that is kept must have what a newer release put into the live one, too.
+    """
+    found = _columns(connection, live.name)
+    expected = {f"{t.name}.{c.name}" for t in BUILD.sorted_tables for c in t.columns}
+    if missing := sorted(expected - found):
+        raise RefusedError(
+            f"{live.name} has no {', '.join(missing)}, which this code wants: run `alembic upgrade"
+            " head` first"
+        )
+    if is_kept and (unknown := sorted(found - expected)):
+        raise RefusedError(
+            f"{live.name} has {', '.join(unknown)}, which this code does not know, so a build by it"
+            " would lack them: rebuild with the release that migrated the database"
+        )
+
+
+def _columns(connection: Connection[Row], schema: str) -> set[str]:
+    rows = connection.execute(
+        "SELECT c.relname, a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid"
+        " WHERE c.relnamespace = %s::regnamespace AND c.relkind = 'r'"
+        " AND a.attnum > 0 AND NOT a.attisdropped",
+        (schema,),
+    )
+    return {f"{table}.{column}" for table, column in rows}
 
 
 def room_needed_bytes(connection: Connection[Row], live: Build, events: int) -> int:

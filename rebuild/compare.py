@@ -1,14 +1,14 @@
 """Verify: two builds, row for row, each in its own snapshot.
 
-Everything physical is compared, hidden rows and tombstones too, and what the positions count. A row
-is the JSON text that PostgreSQL makes of it: equal text is equal. Both servers' sides hash the rows
-of one range of keys after the other, at the same time; where the hashes differ, the rows of that
-range come here as two ordered streams and are merged.
+Everything physical is compared: hidden rows, tombstones, the list of redriven dead letters, and
+what the positions count. A row is the JSON text that PostgreSQL makes of it: equal text is equal.
+Both sides hash the rows of one range of keys after the other, at the same time; where the hashes
+differ, the rows of that range come here as two ordered streams and are merged.
 """
 
 import json
 from collections import Counter
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -17,9 +17,10 @@ from typing import Any, Final
 from psycopg import Connection
 from sqlalchemy import Table
 
+from rebuild.pace import Pacer
 from views import CATALOGUE
+from views.positions import APPLIED_DEAD_LETTERS, TOMBSTONES
 from views.positions import TABLE as POSITIONS
-from views.positions import TOMBSTONES
 
 Row = tuple[Any, ...]
 FETCH_ROWS: Final = 5_000
@@ -109,16 +110,17 @@ def compare(
     built: tuple[Connection[Row], str],
     *,
     declared: Collection[str] = (),
+    pacer: Callable[[], Pacer],
 ) -> Result:
     """Compare a build with the live one; each connection is in a transaction with its snapshot.
 
     `declared` names columns (`orders.discount`) whose differences are expected: they are counted
-    and reported, and do not fail the proof.
+    and reported, and do not fail the proof. `pacer` makes what each side rests by.
     """
     result = Result()
-    for table in [*(view.table for view in CATALOGUE.views), TOMBSTONES]:
+    for table in [*(view.table for view in CATALOGUE.views), TOMBSTONES, APPLIED_DEAD_LETTERS]:
         named = {d.partition(".")[2] for d in declared if d.partition(".")[0] == table.name}
-        result.views.append(_compare_table(table, live, built, named, result.first))
+        result.views.append(_compare_table(table, live, built, named, result.first, pacer))
     result.views.append(_compare_positions(live, built, result))
     return result
 
@@ -129,11 +131,14 @@ def _compare_table(
     built: tuple[Connection[Row], str],
     declared: Collection[str],
     first: list[Difference],
+    pacer: Callable[[], Pacer],
 ) -> ViewResult:
     found = ViewResult(table.name)
     ranges = _ranges(table, *live)
     with ThreadPoolExecutor(max_workers=2) as both:
-        left, right = (both.submit(_hashes, table, *side, ranges) for side in (live, built))
+        left, right = (
+            both.submit(_hashes, table, *side, ranges, pacer()) for side in (live, built)
+        )
     for bounds, one, other in zip(ranges, left.result(), right.result(), strict=True):
         if one == other:
             found.rows += one[0]
@@ -195,7 +200,11 @@ def _ranges(table: Table, connection: Connection[Row], build: str) -> list[Bound
 
 
 def _hashes(
-    table: Table, connection: Connection[Row], build: str, ranges: Sequence[Bounds]
+    table: Table,
+    connection: Connection[Row],
+    build: str,
+    ranges: Sequence[Bounds],
+    pacer: Pacer,
 ) -> list[tuple[int, bytes | None]]:
     """Of each range how many rows it has, and a hash over the hashes of its rows in key order."""
     found: list[tuple[int, bytes | None]] = []
@@ -208,6 +217,7 @@ def _hashes(
         ).fetchone()
         assert row is not None
         found.append((row[0], row[1]))
+        pacer(len(found))
     return found
 
 

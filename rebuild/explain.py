@@ -169,7 +169,7 @@ def explain_order(
             ],
             events=steps,
             rows=list(_compared(held.rows, replay.rows, moved=moved)),
-            notes=list(_notes(start.missing, moved=moved, whole=whole)),
+            notes=list(_notes(start.begins, moved=moved, whole=whole)),
         )
 
 
@@ -377,9 +377,9 @@ def _differing(one: Mapping[str, Any], other: Mapping[str, Any], *, moved: bool)
             yield column
 
 
-def _notes(missing: Mapping[Partition, int], *, moved: bool, whole: bool) -> Iterator[str]:
-    if missing:
-        gone = ", ".join(f"{t}:{p} begins at {low:,}" for (t, p), low in sorted(missing.items()))
+def _notes(begins: Mapping[Partition, int], *, moved: bool, whole: bool) -> Iterator[str]:
+    if begins:
+        gone = ", ".join(f"{t}:{p} begins at {low:,}" for (t, p), low in sorted(begins.items()))
         yield f"the log does not begin at 0 ({gone}): earlier events can't be shown"
     if moved:
         yield (

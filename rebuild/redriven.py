@@ -32,19 +32,12 @@ Place = tuple[str, int, int]
 _READ_S = 30.0
 
 
-def missing_from(connection: Connection[Row], build: str, *, listed_by: str | None) -> list[Row]:
+def missing_from(connection: Connection[Row], build: str) -> list[Row]:
     """Redriven dead letters that a build has not taken in.
 
-    With `listed_by` those that another build lists, else all whose state is redriven. Letters of
-    topics that the build's positions do not know belong to another log.
+    Letters of topics that the build's positions do not know belong to another log.
     """
-    wanted = "d.state = 'redriven'"
-    if listed_by is not None:
-        wanted = (
-            f"EXISTS (SELECT FROM {listed_by}.applied_dead_letters l WHERE l.topic_id = d.topic_id"
-            ' AND l.partition = d.partition AND l."offset" = d."offset")'
-        )
-    return connection.execute(_letters(build, wanted)).fetchall()
+    return connection.execute(_letters(build, "d.state = 'redriven'")).fetchall()
 
 
 def is_clean(connection: Connection[Row], build: str) -> bool:
@@ -139,6 +132,11 @@ class Taker:
                 if (letter[0], letter[2], letter[3]) not in conflicting
             ]
             list_applied(connection, self._session.build, places)
+            if places:  # rows change though no position moves
+                connection.execute(
+                    "UPDATE ingest.builds SET change_counter = change_counter + 1 WHERE name = %s",
+                    (self._session.build,),
+                )
         return places
 
     def _items(self, letters: Sequence[Row]) -> list[Item]:

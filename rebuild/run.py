@@ -7,20 +7,17 @@ positions: what was committed is in it, aggregates and indexes are made in one t
 """
 
 import threading
-import time
 from collections.abc import Collection
-from contextlib import closing
 
 from psycopg import Connection
 
 from ingest.errors import RefusedError
 from ingest.operate import Build
 from ingest.settings import IngestSettings
-from rebuild import builds, checks, compare, turn
+from rebuild import builds, compare, turn
 from rebuild.builds import Row
-from rebuild.feed import open_log
 from rebuild.report import Options, Report, Watcher
-from rebuild.swap import Swap
+from rebuild.switch import Switch
 from rebuild.work import Call
 
 
@@ -47,7 +44,7 @@ def rebuild(
             result = work.report.result
             if result is not None and not result.equal and not options.accept_differences:
                 return work.report
-            builds.mark_ready(work.connection, work.build)
+            builds.mark_ready(work.connection, work.build, work.proof)
             if options.swap:
                 work.swap()
             return work.report
@@ -68,32 +65,36 @@ def verify(
         with call.work() as work:
             work.fill()
             work.prove()
-            builds.drop(work.connection, work.build)
+            work.throw_away()
             return work.report
 
     return call.patience.call(work)
 
 
 def swap_ready(settings: IngestSettings, watcher: Watcher, stop: threading.Event) -> Report:
-    """Make the build live that `rebuild --no-swap` left ready."""
-    dsn = settings.database_url.get_secret_value()
-    with turn.held(dsn, "swap") as connection:
+    """Make the build live that `rebuild --no-swap` left ready. An outage is waited out."""
+
+    def choose(connection: Connection[Row]) -> Build:
         ready = [u.build for u in builds.unfinished(connection) if u.build.state == "ready"]
         if not ready:
             raise RefusedError("no build is ready: `viewkeeper rebuild --no-swap` makes one")
-        return _swapped(settings, connection, ready[-1], watcher, stop, now=False)
+        return ready[-1]
+
+    return Switch(settings, watcher, stop, "swap", choose).run(now=False)
 
 
 def roll_back(
     settings: IngestSettings, watcher: Watcher, stop: threading.Event, *, now: bool
 ) -> Report:
-    """Make the previous build live again: caught up first, or at once."""
-    dsn = settings.database_url.get_secret_value()
-    with turn.held(dsn, "swap --rollback") as connection:
+    """Make the previous build live again: caught up first, or at once. An outage is waited out."""
+
+    def choose(connection: Connection[Row]) -> Build:
         kept = builds.previous(connection)
         if not kept:
             raise RefusedError("no previous build is kept: there is nothing to go back to")
-        return _swapped(settings, connection, kept[0], watcher, stop, now=now)
+        return kept[0]
+
+    return Switch(settings, watcher, stop, "swap --rollback", choose).run(now=now)
 
 
 def drop_previous(settings: IngestSettings) -> list[str]:
@@ -114,32 +115,6 @@ def _dropped(connection: Connection[Row], gone: list[Build]) -> list[str]:
     for build in gone:
         builds.drop(connection, build)
     return [build.name for build in gone]
-
-
-def _swapped(
-    settings: IngestSettings,
-    connection: Connection[Row],
-    to: Build,
-    watcher: Watcher,
-    stop: threading.Event,
-    *,
-    now: bool,
-) -> Report:
-    live = builds.live(connection)
-    report = Report(build=to.name, live=live.name)
-    with closing(open_log(settings)) as log:
-        start = checks.look(settings, log, accept_missing=True)
-    swap = Swap(
-        settings, to, topic_ids=start.topic_ids, partitions=sorted(start.brokers), stop=stop
-    )
-    began_at = time.monotonic()
-    if now:
-        report.swapped = swap.at_once()
-    else:
-        watcher.say(f"{to.name} catches up with {live.name}")
-        report.swapped = swap.caught_up(proof=None)
-    report.seconds["swap"] = round(time.monotonic() - began_at, 2)
-    return report
 
 
 def declared_columns(names: Collection[str]) -> tuple[str, ...]:

@@ -9,7 +9,8 @@ see the new one. Nothing is renamed, and the old build stays.
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -22,7 +23,7 @@ from ingest.operate import Build
 from ingest.settings import IngestSettings
 from ingest.write import CHANNEL
 from rebuild import builds, redriven
-from rebuild.builder import Builder
+from rebuild.builder import Builder, Pace, StoppedError
 from rebuild.builds import Row
 from rebuild.redriven import Place, Taker
 from views import CATALOGUE, ddl
@@ -32,12 +33,15 @@ from views.positions import Partition, PositionVector
 HOLD_S: Final = 0.5
 """How long live workers may be kept waiting for the last events."""
 LOCK_WAIT_MS: Final = 2_000
+IDLE_MS: Final = 5_000
 TRIES: Final = 20
 _PAUSE_S: Final = 0.3
 _CLOSE_ENOUGH: Final = 2_000
 """Events behind at which the last step is tried."""
 _CATCH_UP_ROUNDS: Final = 1_000
 _MAX_PAYLOAD_BYTES: Final = 7_900
+_OTHER_LOG: Final = "(o.cluster_id, o.topic_id) <> (n.cluster_id, n.topic_id)"
+"""Whether two position rows are of different logs; null where one is of none yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,51 +90,74 @@ class Swap:
         that today's decoder reads go in and are closed. RefusedError: the builds can't be made
         equal. TransientError: it was not possible to get in between; nothing was changed.
         """
+        with self._opened() as (connection, taker):
+            refuse_other_log(connection, builds.live(connection).name, self._to.name)
+            with Builder(
+                self._settings, self._target, self._partitions, stop=self._stop
+            ) as builder:
+                catch_up(connection, builder, self._topic_ids)
+                taker.take(redriven.missing_from(connection, self._to.name))
+                retried = self._retry(connection, taker) if retry else ()
+
+                def last_step() -> Swapped:
+                    catch_up(connection, builder, self._topic_ids)
+                    return self._try(connection, builder, taker, proof, retried)
+
+                return self._in_between(last_step)
+
+    def at_once(self) -> Swapped:
+        """Switch to a build as it is. Sessions that saw more get STALE until it has caught up.
+
+        What was redriven meanwhile goes in before. TransientError as `caught_up`.
+        """
+        with self._opened() as (connection, taker):
+
+            def step() -> Swapped:
+                taker.take(redriven.missing_from(connection, self._to.name))
+                return self._try_at_once(connection, taker)
+
+            return self._in_between(step)
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[Connection[Row], Taker]]:
         with (
             builds.open_session(self._dsn, "swap") as connection,
-            Builder(self._settings, self._target, self._partitions, stop=self._stop) as builder,
             Taker(self._settings, self._target, self._stop) as taker,
         ):
-            catch_up(connection, builder, self._topic_ids)
-            taker.take(redriven.missing_from(connection, self._to.name, listed_by=None))
-            retried = self._retry(connection, taker) if retry else ()
-            why = ""
-            for tried in range(TRIES):
-                catch_up(connection, builder, self._topic_ids)
-                try:
-                    swapped = self._try(connection, builder, taker, proof, retried)
-                    return replace(swapped, tries=tried + 1)
-                except _TooSlowError:
-                    why = "more events came than half a second applies"
-                except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
-                    why = str(error.diag.message_primary)
-                except psycopg.OperationalError as error:
-                    return self._find_out(error)
-                if self._stop.wait(_PAUSE_S):
-                    break
+            yield connection, taker
+
+    def _retry(self, connection: Connection[Row], taker: Taker) -> tuple[Place, ...]:
+        return tuple(taker.retry(redriven.open_letters(connection, self._to.name)))
+
+    def _in_between(self, step: Callable[[], Swapped]) -> Swapped:
+        """Try until others leave room for it. Each try waits only so long and lets go of all."""
+        why = ""
+        for tried in range(TRIES):
+            try:
+                return replace(step(), tries=tried + 1)
+            except _TooSlowError:
+                why = "more events came than half a second applies"
+            except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
+                why = str(error.diag.message_primary)
+            except (psycopg.OperationalError, errors.IdleInTransactionSessionTimeout) as error:
+                return self._find_out(error)
+            if self._stop.wait(_PAUSE_S):
+                raise StoppedError
         raise TransientError(
             f"{self._to.name} could not be switched to in {TRIES} tries"
             f" ({why}). Nothing was changed; run it again."
         )
 
-    def at_once(self) -> Swapped:
-        """Switch to a build as it is. Sessions that saw more get STALE until it has caught up."""
-        with builds.open_session(self._dsn, "swap") as connection:
-            with connection.transaction():
-                live = hold_live(connection)
-                point_people_views(connection, self._to.name)
-                ends = lock_positions(connection, live)
-                starts = lock_positions(connection, self._to.name)
-                switch(connection, live, self._to.name, starts, equal=False)
-            with Taker(self._settings, self._target, self._stop) as taker:
-                taker.take(redriven.missing_from(connection, self._to.name, listed_by=None))
-        back = sum(max(0, n - starts.get(p, 0)) for p, n in ends.items())
-        return Swapped(
-            before=live, now=self._to.name, at=str(PositionVector(starts)), back_by_events=back
-        )
-
-    def _retry(self, connection: Connection[Row], taker: Taker) -> tuple[Place, ...]:
-        return tuple(taker.retry(redriven.open_letters(connection, self._to.name)))
+    @contextmanager
+    def _holding(self, connection: Connection[Row]) -> Iterator[str]:
+        """A transaction that keeps everybody else from the live build; its name."""
+        with connection.transaction():
+            connection.execute(f"SET LOCAL lock_timeout = {LOCK_WAIT_MS}")
+            # Frozen in here, or waiting for a registry, we are ended by the server.
+            connection.execute(f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_MS}")
+            live = hold_live(connection)
+            point_people_views(connection, self._to.name)
+            yield live
 
     def _try(
         self,
@@ -141,19 +168,17 @@ class Swap:
         retried: tuple[Place, ...],
     ) -> Swapped:
         """One try; _TooSlowError: more came than could be applied in time, all were let go."""
-        with connection.transaction():
-            connection.execute(f"SET LOCAL lock_timeout = {LOCK_WAIT_MS}")
-            live = hold_live(connection)
-            point_people_views(connection, self._to.name)
+        with self._holding(connection) as live:
             ends = lock_positions(connection, live)
             began_at = time.monotonic()
             letters = builds.letters(connection, self._topic_ids, above=builder.positions)
             if not builder.go_to(ends, letters, within_s=HOLD_S):
                 raise _TooSlowError
-            taker.take(redriven.missing_from(connection, self._to.name, listed_by=None))
+            taker.take(redriven.missing_from(connection, self._to.name))
             starts = lock_positions(connection, self._to.name)
             refuse_unequal(live, ends, self._to.name, starts)
             close_retried(connection, retried)
+            refuse_unclean(connection, self._to.name)
             switch(connection, live, self._to.name, ends, equal=True)
             held_s = time.monotonic() - began_at
             return Swapped(
@@ -165,7 +190,23 @@ class Swap:
                 retried=retried,
             )
 
-    def _find_out(self, error: psycopg.OperationalError) -> Swapped:
+    def _try_at_once(self, connection: Connection[Row], taker: Taker) -> Swapped:
+        with self._holding(connection) as live:
+            ends = lock_positions(connection, live)
+            began_at = time.monotonic()
+            taker.take(redriven.missing_from(connection, self._to.name))
+            starts = lock_positions(connection, self._to.name)
+            refuse_unclean(connection, self._to.name)
+            switch(connection, live, self._to.name, starts, equal=False)
+            return Swapped(
+                before=live,
+                now=self._to.name,
+                at=str(PositionVector(starts)),
+                back_by_events=_gained(starts, ends),
+                held_s=round(time.monotonic() - began_at, 3),
+            )
+
+    def _find_out(self, error: psycopg.Error) -> Swapped:
         """The connection broke, perhaps at COMMIT: the builds say what happened."""
         with builds.open_session(self._dsn, "swap") as connection:
             live = builds.live(connection)
@@ -174,15 +215,27 @@ class Swap:
                     f"the database went away before the swap: {error}. Nothing was changed; run it"
                     " again."
                 ) from error
-            at = PositionVector(builds.positions(connection, live))
-        return Swapped(before="", now=live.name, at=str(at))
+            return already(connection, "", live)
 
 
-def catch_up(connection: Connection[Row], builder: Builder, topic_ids: list[str]) -> None:
+def already(connection: Connection[Row], before: str, live: Build) -> Swapped:
+    """A swap that went through though the answer to its commit was lost."""
+    at = PositionVector(builds.positions(connection, live))
+    return Swapped(before=before, now=live.name, at=str(at))
+
+
+def catch_up(
+    connection: Connection[Row],
+    builder: Builder,
+    topic_ids: list[str],
+    *,
+    pace: Pace | None = None,
+) -> None:
     """Bring a build close to the live one."""
     for _ in range(_CATCH_UP_ROUNDS):
         ends = builds.positions(connection, builds.live(connection))
-        builder.go_to(ends, builds.letters(connection, topic_ids, above=builder.positions))
+        letters = builds.letters(connection, topic_ids, above=builder.positions)
+        builder.go_to(ends, letters, pace=pace)
         if _gained(ends, builds.positions(connection, builds.live(connection))) < _CLOSE_ENOUGH:
             return
     raise TransientError("live ingest is faster than the build: try again in a quieter hour")
@@ -219,6 +272,36 @@ def refuse_unequal(
         )
 
 
+def refuse_unclean(connection: Connection[Row], build: str) -> None:
+    """RefusedError: the build holds dead letters that are not redriven.
+
+    They went in to be closed by a swap, and somebody else has decided on them since, or that swap
+    never was.
+    """
+    if not redriven.is_clean(connection, build):
+        raise RefusedError(
+            f"{build} holds events of dead letters that are open or discarded: they were to be"
+            " redriven by its swap, and that did not happen, or somebody discarded them meanwhile."
+            " Nothing was switched. `viewkeeper rebuild` makes another build in its place."
+        )
+
+
+def refuse_other_log(connection: Connection[Row], live: str, build: str) -> None:
+    """RefusedError: the offsets of the two builds belong to different logs."""
+    row = connection.execute(
+        f"SELECT o.topic, o.partition FROM {live}.positions o JOIN {build}.positions n"
+        " USING (topic, partition) WHERE o.next_offset > 0 AND n.next_offset > 0"
+        f" AND {_OTHER_LOG}"
+        " ORDER BY 1, 2 LIMIT 1"
+    ).fetchone()
+    if row is not None:
+        raise RefusedError(
+            f"{row[0]}:{row[1]} of {build} belongs to another log than that of {live}, so it can't"
+            " be brought to the same position. `viewkeeper rebuild --other-log` makes a build of"
+            " this log live at the log's end; `swap --rollback --now` goes back to the other log."
+        )
+
+
 def same_vector(one: Mapping[Partition, int], other: Mapping[Partition, int]) -> bool:
     """Whether two position vectors hold the same events; a partition not named is at 0."""
     return {p: n for p, n in one.items() if n} == {p: n for p, n in other.items() if n}
@@ -230,8 +313,15 @@ def point_people_views(connection: Connection[Row], build: str) -> None:
         builds.run_all(connection, ddl.people_view(view, build=build))
 
 
-_CARRIED: Final = ("paused", "stopped_reason", "loss_accepted_until", "end_offset", "observed_at")
-"""What operators said of a partition, and what was seen of its end: they go with the live build."""
+_CARRIED: Final = (
+    "paused",
+    "stopped_reason",
+    "loss_accepted_until",
+    "end_offset",
+    "observed_at",
+)
+"""What operators said of a partition, and what was seen of its end: they go with the live build,
+where both are of one log."""
 
 
 def switch(
@@ -243,11 +333,14 @@ def switch(
     """
     carried = [*_CARRIED, *(["complete_as_of"] if equal else [])]
     known = [name for name in carried if name in POSITIONS.columns]
+    same = f"FROM {live}.positions o WHERE o.topic = n.topic AND o.partition = n.partition"
     connection.execute(
         f"UPDATE {to}.positions n SET"
-        " owner_epoch = greatest(n.owner_epoch, o.owner_epoch) + 2, owner = NULL,"
-        f" {', '.join(f'{name} = o.{name}' for name in known)} FROM {live}.positions o"
-        " WHERE o.topic = n.topic AND o.partition = n.partition"
+        f" owner_epoch = greatest(n.owner_epoch, o.owner_epoch) + 2, owner = NULL {same}"
+    )
+    connection.execute(
+        f"UPDATE {to}.positions n SET {', '.join(f'{name} = o.{name}' for name in known)} {same}"
+        f" AND ({_OTHER_LOG}) IS NOT TRUE"
     )
     connection.execute(f"UPDATE {live}.positions SET owner_epoch = owner_epoch + 1")
     connection.execute("UPDATE ingest.builds SET state = 'previous' WHERE name = %s", (live,))

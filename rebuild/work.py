@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ import psycopg
 from psycopg import Connection
 
 from ingest.connect import Target
+from ingest.errors import TransientError
 from ingest.operate import Build
 from ingest.settings import IngestSettings
 from rebuild import builds, bulk, checks, compare, redriven, turn
@@ -23,16 +25,21 @@ from rebuild.builder import Builder, Letters
 from rebuild.builds import Row
 from rebuild.checks import Start
 from rebuild.feed import open_log
-from rebuild.pace import Yielding
+from rebuild.pace import Pacer, Yielding
 from rebuild.patience import Patience
 from rebuild.redriven import Taker
 from rebuild.report import Options, Report, Watcher
-from rebuild.swap import Swap, Swapped, catch_up
+from rebuild.swap import Swap, already, catch_up
 from views.positions import Partition, PositionVector
 
 SNAPSHOT_MOST_S: Final = 3_600.0
 """How long the proof may hold its snapshot of the live build: it keeps vacuum from cleaning up."""
-_LOOPBACK: Final = ("127.0.0.1", "::1", None)
+_SNAPSHOT_TIMEOUTS: Final = (
+    "transaction_timeout",
+    "statement_timeout",
+    "idle_in_transaction_session_timeout",
+)
+"""The first one is of PostgreSQL 17; before it a statement is bounded, and a pause between two."""
 
 
 class Call:
@@ -64,6 +71,7 @@ class Call:
             options = self._options if self._build is None else _going_on(self._options)
             checks.refuse_database(settings, connection)
             live = builds.live(connection)
+            checks.refuse_other_tables(connection, live, is_kept=self._kind == "rebuild")
             start = checks.look(settings, log, accept_missing=options.accept_missing)
             if not options.other_log:
                 checks.refuse_other_log(connection, live, start.brokers)
@@ -77,7 +85,7 @@ class Call:
             builds.begin_at(
                 connection,
                 found,
-                {p: (low, start.brokers[p]) for p, low in start.missing.items()},
+                {p: (low, start.brokers[p]) for p, low in start.begins.items()},
             )
             report.build = found.name
             yield Work(
@@ -101,8 +109,7 @@ class Call:
             live = builds.live(connection)
             if live.number != self._build.number:
                 return False
-            at = PositionVector(builds.positions(connection, live))
-        self.report.swapped = Swapped(before=self.report.live, now=live.name, at=str(at))
+            self.report.swapped = already(connection, self.report.live, live)
         return True
 
 
@@ -146,7 +153,8 @@ def _refuse_no_room(
 
 def _free_bytes(connection: Connection[Row]) -> int | None:
     """Free room where the server keeps its data; None: it is elsewhere, or does not tell us."""
-    if connection.info.host not in _LOOPBACK and not connection.info.host.startswith("/"):
+    address = connection.info.hostaddr  # none: a socket in a folder
+    if address and not ip_address(address).is_loopback:
         return None
     try:
         row = connection.execute("SELECT current_setting('data_directory')").fetchone()
@@ -185,7 +193,7 @@ class Work:
         self.report = report
         self._target = Target(build=build.name, keeps_dead=kind == "rebuild")
         self._dsn = settings.database_url.get_secret_value()
-        self._proof: dict[Partition, int] | None = None
+        self.proof: dict[Partition, int] | None = None
 
     @property
     def _partitions(self) -> tuple[Partition, ...]:
@@ -236,15 +244,15 @@ class Work:
             letters=self._letters(self.connection),
             rate=self._options.rate,
         )
-        yielding = Yielding()
         with (
             builds.open_session(self._dsn, "progress") as connection,
             self._watcher.stage(f"{self.build.name}") as tell,
         ):
+            share = LiveShare(connection, self.live)
 
             def look() -> float:
                 tell(sum(builds.positions(connection, self.build).values()), total)
-                return yielding.share(*_live_pace(connection, self.live))
+                return share()
 
             bulk.fill(self._settings, load, processes=count, look=look, stop=self._stop)
             tell(total, total)
@@ -256,24 +264,45 @@ class Work:
         with (
             Builder(self._settings, self._target, self._partitions, stop=self._stop) as builder,
             Taker(self._settings, self._target, self._stop) as taker,
+            builds.open_session(self._dsn, "pace") as beside,
         ):
+            share = LiveShare(beside, self.live)
             with self._timed("catch up"):
-                catch_up(self.connection, builder, self._start.topic_ids)
+                pacer = Pacer(self._stop, look=share)
+                catch_up(self.connection, builder, self._start.topic_ids, pace=pacer)
             with snapshot(self._dsn) as held, self._timed("verify"):
-                ends = builds.positions(held, self.live)
-                builder.go_to(ends, self._letters(held), within_s=SNAPSHOT_MOST_S)
-                letters = redriven.missing_from(held, self.build.name, listed_by=self.live.name)
-                taker.take(letters)
+                self.proof = ends = builds.positions(held, self.live)
+                self._stop_at(ends, held, builder)
+                taker.take(redriven.missing_from(held, self.build.name))
                 self._watcher.say(f"comparing every row at {PositionVector(ends)}")
                 with snapshot(self._dsn) as built:
                     self.report.result = compare.compare(
                         (held, self.live.name),
                         (built, self.build.name),
                         declared=self._options.declared,
+                        pacer=lambda: Pacer(self._stop, look=share),
                     )
-        self._proof = ends
         self.report.position = str(PositionVector(ends))
         self.report.events = max(self.report.events, sum(ends.values()))
+
+    def _stop_at(
+        self, ends: Mapping[Partition, int], held: Connection[Row], builder: Builder
+    ) -> None:
+        """Bring the build there and no further; the snapshot is not held for ever."""
+        if not builder.go_to(ends, self._letters(held), within_s=SNAPSHOT_MOST_S):
+            raise TransientError(
+                f"the build did not come to {PositionVector(ends)} within an hour, and the snapshot"
+                " of the live views is held no longer: run it again"
+            )
+
+    def throw_away(self) -> None:
+        """Drop the build, or say who will: it may be in use, by a backup perhaps."""
+        try:
+            builds.drop(self.connection, self.build)
+        except psycopg.errors.LockNotAvailable:
+            self.report.notes.append(
+                f"{self.build.name} is in use and could not be dropped: the next call drops it"
+            )
 
     # Swap.
 
@@ -291,7 +320,7 @@ class Work:
                 self.report.swapped = swap.at_once()
             else:
                 self.report.swapped = swap.caught_up(
-                    proof=self._proof, retry=self._options.retry_letters
+                    proof=self.proof, retry=self._options.retry_letters
                 )
 
 
@@ -300,19 +329,29 @@ def snapshot(dsn: str) -> Iterator[Connection[Row]]:
     """A connection that sees one moment until it is left."""
     with builds.open_session(dsn, "snapshot") as connection:
         connection.execute(
-            "SELECT set_config('transaction_timeout', %s, false) FROM pg_settings"
-            " WHERE name = 'transaction_timeout'",
-            (f"{SNAPSHOT_MOST_S:.0f}s",),
+            "SELECT set_config(name, %s, false) FROM pg_settings WHERE name = ANY (%s)",
+            (f"{SNAPSHOT_MOST_S:.0f}s", list(_SNAPSHOT_TIMEOUTS)),
         )
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         yield connection
         connection.execute("ROLLBACK")
 
 
-def _live_pace(connection: Connection[Row], live: Build) -> tuple[Mapping[Partition, int], int]:
-    """Where the live build is, and how far behind what its workers last saw of the ends."""
-    rows = connection.execute(
-        "SELECT topic, partition, next_offset, greatest(end_offset - next_offset, 0)"
-        f" FROM {live.name}.positions"
-    ).fetchall()
-    return {(r[0], r[1]): r[2] for r in rows}, sum(r[3] or 0 for r in rows)
+class LiveShare:
+    """How much a build may take beside live ingest, asked of the live positions. Any thread."""
+
+    def __init__(self, connection: Connection[Row], live: Build) -> None:
+        self._connection = connection
+        self._live = live
+        self._yielding = Yielding()
+        self._lock = threading.Lock()
+
+    def __call__(self) -> float:
+        """The share. Lag is what live workers last saw of the ends."""
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT topic, partition, next_offset, greatest(end_offset - next_offset, 0)"
+                f" FROM {self._live.name}.positions"
+            ).fetchall()
+            positions = {(row[0], row[1]): row[2] for row in rows}
+            return self._yielding.share(positions, sum(row[3] or 0 for row in rows))

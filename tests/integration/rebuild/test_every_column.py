@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from cli.main import app
 from rebuild import compare, run
+from rebuild.pace import Pacer
 from rebuild.report import Options
 from tests.fixtures.databases import Database, DatabaseServer
 from tests.integration.rebuild.parts import Log, Watcher, execute, live, value
@@ -28,6 +29,11 @@ RANGE = 60
 def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables are compared in ranges of a few rows."""
     monkeypatch.setattr(compare, "FETCH_ROWS", RANGE)
+
+
+def unhurried() -> Pacer:
+    """Nobody else is at work."""
+    return Pacer(threading.Event())
 
 
 def changed(column: Column[Any]) -> str:
@@ -98,7 +104,7 @@ def tampering(proved: Database) -> Iterator[psycopg.Connection[Row]]:
 def found(
     tampering: psycopg.Connection[Row], built: psycopg.Connection[Row]
 ) -> list[compare.Difference]:
-    return compare.compare((tampering, "build_1"), (built, "build_2")).first
+    return compare.compare((tampering, "build_1"), (built, "build_2"), pacer=unhurried).first
 
 
 @pytest.mark.parametrize(("view", "column"), every_column())
@@ -158,7 +164,7 @@ def test_no_row_falls_between_two_ranges(
     assert gone.rowcount == 1
     (missing,) = found(tampering, built)
     assert (missing.view, missing.kind, missing.key) == ("orders", "missing", (order_id,))
-    result = compare.compare((tampering, "build_1"), (built, "build_2"))
+    result = compare.compare((tampering, "build_1"), (built, "build_2"), pacer=unhurried)
     assert next(view.rows for view in result.views if view.view == "orders") == len(rows)
 
 

@@ -5,8 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
+from psycopg import Connection
 
-from rebuild import run
+from ingest.errors import RefusedError
+from rebuild import run, swap
+from rebuild.redriven import Row, Taker
 from rebuild.report import Options
 from tests.fixtures.databases import Database, DatabaseServer
 from tests.integration.dead_letters.scene import LateSchema, Scene
@@ -15,6 +18,7 @@ from tests.integration.rebuild.parts import (
     Log,
     Watcher,
     builds,
+    execute,
     live,
     offsets,
     value,
@@ -178,10 +182,6 @@ def test_a_fixed_decoder_brings_open_ones_in_and_the_swap_closes_them(
     settings, stop = log.settings(shop), threading.Event()
     waiting = [number for number, state in late.letters() if state == "open"]
     late.scene.run("dead-letters", "discard", str(waiting[0]))
-    ready = run.rebuild(settings, Options(swap=False, retry_letters=True), watcher, stop)
-    assert ready.ok
-    assert [state for _number, state in late.letters()] == ["discarded", "open", "open"]
-    assert late.held_by("build_1") == []
     done = run.rebuild(settings, Options(retry_letters=True), watcher, stop)
     assert done.swapped is not None
     assert len(done.swapped.retried) >= 2  # conflicts that newer versions have settled, too
@@ -194,3 +194,61 @@ def test_a_fixed_decoder_brings_open_ones_in_and_the_swap_closes_them(
     assert PositionVector(offsets(shop, "build_1")).includes(
         PositionVector(offsets(shop, done.build))
     )
+
+
+def test_a_rollback_at_once_takes_redriven_ones_in_before_it_switches(
+    log: Log, shop: Database, watcher: Watcher, late: Late, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, stop = log.settings(shop), threading.Event()
+    built = run.rebuild(settings, Options(), watcher, stop).build
+    late.redrive(late.first)
+    counter = "SELECT change_counter FROM ingest.builds WHERE name = 'build_1'"
+    before = value(shop, counter)
+
+    def killed(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Taker, "take", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run.roll_back(settings, watcher, stop, now=True)
+    assert live(shop) == built
+    run.roll_back(settings, watcher, stop, now=True)
+    assert late.held_by("build_1") == late.orders(late.first)
+    assert value(shop, counter) > before  # no position moved: readers' tags go by this one
+
+
+def test_verify_names_a_redriven_one_that_the_live_build_has_never_taken_in(
+    log: Log, shop: Database, watcher: Watcher, late: Late
+) -> None:
+    late.redrive(late.first)
+    execute(shop, "DELETE FROM build_1.applied_dead_letters")
+    report = run.verify(log.settings(shop), Options(), watcher, threading.Event())
+    assert not report.ok
+    assert report.result is not None
+    assert [(d.view, d.kind) for d in report.result.first] == [("applied_dead_letters", "missing")]
+
+
+def test_one_that_is_discarded_before_its_swap_stops_the_swap(
+    log: Log, shop: Database, watcher: Watcher, late: Late, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, stop = log.settings(shop), threading.Event()
+    hold_live = swap.hold_live
+
+    def discarded_just_before(connection: Connection[Row]) -> str:
+        late.scene.run("dead-letters", "discard", str(late.first))
+        return hold_live(connection)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(swap, "hold_live", discarded_just_before)
+        with pytest.raises(RefusedError, match="open or discarded"):
+            run.rebuild(settings, Options(retry_letters=True), watcher, stop)
+    assert live(shop) == "build_1"
+    assert [state for _number, state in late.letters()] == ["discarded", "open", "open"]
+    with pytest.raises(RefusedError, match="open or discarded"):
+        run.swap_ready(settings, watcher, stop)
+    report = run.rebuild(settings, Options(), watcher, stop)
+    assert not report.resumed
+    assert live(shop) == report.build
+    assert late.held_by(report.build) == []
+    assert log.judge(shop, report.build) == []

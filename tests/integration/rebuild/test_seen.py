@@ -5,10 +5,12 @@ import threading
 from typing import Any
 
 import httpx
+import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
 from dev.ports import free_port
+from ingest import operate
 from rebuild import run
 from rebuild.report import Options
 from tests.fixtures.databases import Database
@@ -42,6 +44,7 @@ def test_both_builds_are_seen_while_one_is_made(log: Log, shop: Database) -> Non
         seen.update(
             ready=ready(),
             status=status(log, shop),
+            held=sum(offsets(shop, "build_2").values()),
             metrics=httpx.get(f"{page}/metrics", trust_env=False).text,
         )
 
@@ -63,5 +66,20 @@ def test_both_builds_are_seen_while_one_is_made(log: Log, shop: Database) -> Non
     assert f'viewkeeper_build_events{{build="{report.build}",state="building"}}' in seen["metrics"]
     assert f'viewkeeper_build_events{{build="{report.build}",state="live"}}' in after
     assert 'state="building"' not in after
-    assert held == sum(offsets(shop, report.build).values())
+    assert held == seen["held"] > 0
     assert status(log, shop)[report.build]["live"] is True
+
+
+def test_a_build_that_is_dropped_while_status_looks_is_left_out(
+    log: Log, shop: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builds, calls = operate.builds, []
+
+    def with_a_ghost(connection: operate.Connection) -> list[operate.Build]:
+        calls.append(connection)
+        gone = operate.Build(number=99, name="build_99", state="building")
+        return [*builds(connection), *([gone] if len(calls) == 1 else [])]
+
+    monkeypatch.setattr(operate, "builds", with_a_ghost)
+    assert status(log, shop).keys() == {"build_1"}
+    assert len(calls) == 2

@@ -1,18 +1,21 @@
 """Swaps lose nothing and stop nobody: workers go on in the new build, people see it at once."""
 
 import threading
+from typing import Any
 
 import psycopg
 import pytest
 
-from ingest.errors import RefusedError
-from rebuild import run
+from ingest.errors import RefusedError, TransientError
+from rebuild import run, swap
 from rebuild.report import Options, Report
+from rebuild.swap import Swap, Swapped
 from tests.fixtures.databases import Database
 from tests.integration.rebuild.parts import (
     Log,
     Watcher,
     builds,
+    execute,
     live,
     offsets,
     schemas,
@@ -139,3 +142,69 @@ def test_somebody_who_holds_a_view_for_people_delays_a_swap_and_no_worker(
         swapping.join()
     assert live(shop) == "build_2"
     assert log.judge(shop, "build_2") == []
+
+
+def test_at_once_it_waits_for_nobody_for_long(
+    log: Log, shop: Database, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, stop = log.settings(shop), threading.Event()
+    run.rebuild(settings, Options(), watcher, stop)
+    monkeypatch.setattr(swap, "TRIES", 2)
+    monkeypatch.setattr(swap, "LOCK_WAIT_MS", 100)
+    with psycopg.connect(shop.api_dsn) as person:
+        person.execute("SELECT count(*) FROM views.orders")
+        with pytest.raises(TransientError, match="lock timeout"):
+            run.roll_back(settings, watcher, stop, now=True)
+    assert live(shop) == "build_2"
+    report = run.roll_back(settings, watcher, stop, now=True)
+    assert report.swapped is not None
+    assert live(shop) == "build_1"
+
+
+def test_a_later_swap_says_how_many_events_came_after_the_proof(
+    log: Log, shop: Database, watcher: Watcher
+) -> None:
+    settings, stop = log.settings(shop), threading.Event()
+    with worker(settings):
+        run.rebuild(settings, Options(swap=False), watcher, stop)
+        proved = sum(offsets(shop, "build_2").values())
+        log.produce(seed=80, orders=10)
+        wait_until_live_includes(shop, log.end())
+        report = run.swap_ready(settings, watcher, stop)
+    assert report.swapped is not None
+    assert report.swapped.events_since_proof == sum(log.end().next_offsets.values()) - proved > 0
+
+
+def test_a_build_of_another_log_is_not_brought_to_these_offsets(
+    log: Log, shop: Database, watcher: Watcher
+) -> None:
+    settings, stop = log.settings(shop), threading.Event()
+    run.rebuild(settings, Options(swap=False), watcher, stop)
+    execute(shop, "UPDATE build_2.positions SET topic_id = 'another life' WHERE topic = 'orders'")
+    with pytest.raises(RefusedError, match="belongs to another log"):
+        run.swap_ready(settings, watcher, stop)
+    assert live(shop) == "build_1"
+
+
+@pytest.mark.parametrize("lost", ["before it", "its answer"])
+def test_an_outage_in_a_swap_is_waited_out(
+    lost: str, log: Log, shop: Database, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, stop = log.settings(shop), threading.Event()
+    run.rebuild(settings, Options(swap=False), watcher, stop)
+    caught_up, calls = Swap.caught_up, []
+
+    def cut(self: Swap, **options: Any) -> Swapped:
+        calls.append(lost)
+        if len(calls) > 1:
+            return caught_up(self, **options)
+        if lost == "its answer":
+            caught_up(self, **options)
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(Swap, "caught_up", cut)
+    report = run.swap_ready(settings, watcher, stop)
+    assert report.swapped is not None
+    assert (report.swapped.before, report.swapped.now) == ("build_1", "build_2")
+    assert builds(shop) == {"build_1": "previous", "build_2": "live"}
+    assert any(line.startswith("waiting") for line in watcher.lines)

@@ -1,19 +1,25 @@
 """`verify` proves that the live views are what the log adds up to, and shows where they are not."""
 
 import threading
+from typing import Any
 
+import psycopg
 import pytest
 
-from ingest.errors import RefusedError
+from ingest.errors import RefusedError, TransientError
+from rebuild import builds as open_sessions
 from rebuild import run, turn
+from rebuild.builder import Builder
 from rebuild.report import Options
 from tests.fixtures.databases import Database
 from tests.integration.rebuild.parts import (
+    Interrupting,
     Log,
     Watcher,
     builds,
     execute,
     live,
+    offsets,
     schemas,
     value,
     worker,
@@ -151,3 +157,59 @@ def test_an_unsafe_database_is_refused(log: Log, shop: Database, watcher: Watche
     execute(shop, f"ALTER DATABASE {shop.name} SET synchronous_commit = off")
     with pytest.raises(RefusedError, match="synchronous_commit=off"):
         run.rebuild(log.settings(shop), Options(), watcher, threading.Event())
+
+
+def test_a_database_at_another_migration_is_refused_before_anything_is_made(
+    log: Log, shop: Database, watcher: Watcher
+) -> None:
+    settings, stop = log.settings(shop), threading.Event()
+    execute(shop, "ALTER TABLE build_1.tombstones ADD COLUMN newer integer")
+    with pytest.raises(RefusedError, match=r"build_1 has tombstones\.newer, which this code does"):
+        run.rebuild(settings, Options(), watcher, stop)
+    assert run.verify(settings, Options(), watcher, stop).ok  # what it makes is not kept
+    execute(shop, "ALTER TABLE build_1.positions DROP COLUMN leader_epoch")
+    for command in (run.rebuild, run.verify):
+        with pytest.raises(RefusedError, match=r"no positions\.leader_epoch.*alembic upgrade head"):
+            command(settings, Options(), watcher, stop)
+    assert schemas(shop) == {"build_1"}
+
+
+def test_a_build_that_a_backup_reads_is_left_to_the_next_call(
+    log: Log, shop: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, stop = log.settings(shop), threading.Event()
+    monkeypatch.setattr(open_sessions, "LOCK_WAIT_S", 1)
+    with psycopg.connect(shop.dsn) as backup:
+
+        def read() -> None:
+            backup.execute("SELECT count(*) FROM build_2.orders")
+
+        watcher = Interrupting(at="comparing", call=read)
+        report = run.verify(settings, Options(), watcher, stop)
+    assert watcher.called == 1
+    assert report.ok
+    assert report.notes == ["build_2 is in use and could not be dropped: the next call drops it"]
+    assert run.verify(settings, Options(), watcher, stop).notes == []
+    assert schemas(shop) == {"build_1"}
+
+
+def test_a_throttle_bounds_the_rate(log: Log, shop: Database, watcher: Watcher) -> None:
+    events = sum(offsets(shop, "build_1").values())
+    options = Options(rate=events / 4)
+    report = run.verify(log.settings(shop), options, watcher, threading.Event())
+    assert report.ok
+    assert report.seconds["bulk"] > 2.5  # four seconds, but for what the first batch brings
+
+
+def test_a_build_that_does_not_get_to_the_snapshot_is_not_compared(
+    log: Log, shop: Database, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_to = Builder.go_to
+
+    def too_late(self: Builder, *arguments: Any, **options: Any) -> bool:
+        return options.get("within_s") is None and go_to(self, *arguments, **options)
+
+    monkeypatch.setattr(Builder, "go_to", too_late)
+    with pytest.raises(TransientError, match=r"did not come to orders:0:.* within an hour"):
+        run.verify(log.settings(shop), Options(), watcher, threading.Event())
+    assert not any(line.startswith("comparing") for line in watcher.lines)

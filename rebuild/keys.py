@@ -96,6 +96,19 @@ def of_keys(keys: Collection[str]) -> Wanted:
 
 
 def mentioning(text: str) -> Wanted:
-    """Records whose value holds a text: Avro writes texts as they are."""
-    needle = text.encode()
+    """Records whose value holds a text as Avro writes one: its length, then its bytes.
+
+    Those that hold it whole in a field are among them; others may be, by chance.
+    """
+    encoded = text.encode()
+    needle = _length(len(encoded)) + encoded
     return lambda record: record.value is not None and needle in record.value
+
+
+def _length(number: int) -> bytes:
+    """A length as Avro writes it: zigzag, seven bits a byte, the lowest first."""
+    rest, written = number * 2, bytearray()
+    while rest > 0x7F:
+        written.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    return bytes([*written, rest])

@@ -1,14 +1,15 @@
 """One key: make its rows on the live build what the log adds up to, where nobody can race it.
 
-Its events are folded by the product's own code into a scratch schema; then, with redrives kept out
-and the live positions locked, the last events are read, the rows are overwritten or deleted
-without asking for versions, and every aggregate group that they touch is summed anew (a delta
-cannot cure a wrong sum). Few rows, but the workers wait meanwhile.
+All but its last events are folded by the product's own code into temporary tables beforehand; then,
+with redrives kept out and the live positions locked, the rest is read, the rows are overwritten or
+deleted without asking for versions, and every aggregate group that they touch is summed anew (a
+delta cannot cure a wrong sum). The workers wait meanwhile, so that part is short, or it is let go
+and tried again.
 """
 
 import json
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,26 +19,39 @@ from sqlalchemy import FromClause, Select, column, select, table, tuple_
 
 from ingest.connect import Session, Target
 from ingest.consume import Log
-from ingest.errors import RefusedError
+from ingest.decode import Decoder
+from ingest.errors import RefusedError, TransientError
 from ingest.fold import fold
 from ingest.operate import Build
-from ingest.records import Record
+from ingest.records import Dead, Event, Item, Record
 from ingest.settings import IngestSettings
 from ingest.write import CHANNEL, apply
 from rebuild import builds, checks, swap, turn
-from rebuild.builder import VIEWS, Letters, event_forms, open_decoder
+from rebuild.builder import VIEWS, Letters, StoppedError, event_forms, open_decoder
 from rebuild.builds import Row
-from rebuild.feed import Withheld, open_log
+from rebuild.feed import open_log
 from rebuild.keys import Scan, mentioning, of_keys
 from views import CATALOGUE, ddl
 from views.model import Aggregate, Catalogue, StreamView
 from views.positions import TOMBSTONES, Partition, PositionVector
 from views.sums import sums
 
-SCRATCH: Final = "repair"
-"""The schema that the key is folded in; gone when the command ends."""
+TRIES: Final = 5
+HOLD_LIMITS: Final = {
+    "lock_timeout": "5s",
+    "statement_timeout": "10s",
+    "idle_in_transaction_session_timeout": "5s",
+    "synchronous_commit": "on",
+}
+"""While the workers wait: what is slow in here, or frozen, is ended by the server."""
+_SCRATCH: Final = "pg_temp"
+"""Where the keys are folded: tables that nobody else sees, and that go with their session."""
 _WANTED: Final = 'CREATE TEMPORARY TABLE wanted (key text COLLATE "C" PRIMARY KEY) ON COMMIT DROP'
-_MOST_KEYS: Final = 100_000
+_FORMS: Final = event_forms()
+_MOST_KEYS: Final = 10_000
+_LAST_S: Final = 1.0
+"""How long the broker may be silent before the last events, while the workers wait."""
+_PAUSE_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,69 +72,79 @@ def repair(
     stop: threading.Event,
     say: Callable[[str], None],
 ) -> Repaired:
-    """Mend the rows of one order, or of all orders and totals of a customer."""
+    """Mend the rows of one order, or of all orders and totals of a customer.
+
+    RefusedError: it must not be. TransientError: the last events could not be had in a moment,
+    again and again; nothing was changed.
+    """
     if (order is None) == (customer is None):
         raise RefusedError("name an order or a customer, and only one of them")
     dsn = settings.database_url.get_secret_value()
     what = f"rebuild --order {order}" if order else f"rebuild --customer {customer}"
     with turn.held(dsn, what) as connection, ExitStack() as stack:
         live = builds.live(connection)
+        checks.refuse_other_tables(connection, live, is_kept=True)
         log = stack.enter_context(closing(open_log(settings)))
         start = checks.look(settings, log, accept_missing=False)
         checks.refuse_other_log(connection, live, start.brokers)
-        keys = [order] if order else _orders_of(connection, live, log, customer or "", stop)
+        decoder = open_decoder(settings, stack, what, stop)
+        keys = (
+            [order] if order else _orders_of(connection, live, log, decoder, customer or "", stop)
+        )
         say(f"reading the log for {len(keys):,} orders")
-        scan = _scan(connection, live, log, keys, stop)
-        stack.enter_context(_scratch(connection))
-        scribe = _Scribe(settings, stack, stop)
-        with connection.transaction():
-            connection.execute("SET LOCAL lock_timeout = '15s'")
-            swap.hold_live(connection)
-            ends = swap.lock_positions(connection, live.name)
-            scan.go_to(ends)
-            scribe.letters = _withheld(connection, live, start.topic_ids)
-            scribe.write(scan.below(ends))
-            changes = _overwrite(connection, live, keys, customer)
-    return Repaired(
-        build=live.name,
-        orders=tuple(keys),
-        position=str(PositionVector(ends)),
-        changes=tuple(changes),
-    )
+        scan = Scan(log, _starts(connection, live), of_keys(keys), stop)
+        mend = _Mend(settings, decoder, live, start.topic_ids, keys, customer)
+        for tried in range(TRIES):
+            before = _read_on(connection, live, scan)
+            try:
+                return mend.once(scan, before)
+            except TransientError as error:
+                if tried + 1 == TRIES:
+                    raise
+                say(f"let go, and trying again: {error}")
+            if stop.wait(_PAUSE_S):
+                raise StoppedError
+    raise AssertionError("the last try returns or raises")
 
 
 def _starts(connection: Connection[Row], live: Build) -> dict[Partition, int]:
     return dict.fromkeys(builds.positions(connection, live), 0)
 
 
-def _scan(
-    connection: Connection[Row],
-    live: Build,
-    log: Log,
-    keys: Collection[str],
-    stop: threading.Event,
-) -> Scan:
-    """Everything but the last moment, before anything is locked."""
-    scan = Scan(log, _starts(connection, live), of_keys(keys), stop)
+def _read_on(connection: Connection[Row], live: Build, scan: Scan) -> dict[Partition, int]:
+    """Read everything but the last moment; up to where."""
     for _ in range(3):
-        scan.go_to(builds.positions(connection, live))
-    return scan
+        ends = builds.positions(connection, live)
+        scan.go_to(ends)
+    return ends
 
 
 def _orders_of(
-    connection: Connection[Row], live: Build, log: Log, customer: str, stop: threading.Event
+    connection: Connection[Row],
+    live: Build,
+    log: Log,
+    decoder: Decoder,
+    customer: str,
+    stop: threading.Event,
 ) -> list[str]:
-    """The orders that are the customer's by the live views, or that the log names with it."""
+    """The orders that are the customer's by the live views, or were by an event of the log."""
     rows = connection.execute(
         f"SELECT order_id FROM {live.name}.orders WHERE customer_id = %s", (customer,)
     )
     found = {str(row[0]) for row in rows}
     scan = Scan(log, _starts(connection, live), mentioning(customer), stop)
     scan.go_to(builds.positions(connection, live))
-    found |= {record.key.decode(errors="replace") for record in scan.records if record.key}
+    for item in decoder.decode(scan.records):
+        if isinstance(item, Event) and _column(item, "customer_id") == customer:
+            found.add(str(item.key[0]))
     if len(found) > _MOST_KEYS:
         raise RefusedError(f"{customer} has {len(found):,} orders: use `viewkeeper rebuild`")
     return sorted(found)
+
+
+def _column(event: Event, name: str) -> Any:
+    columns = _FORMS[event.record.topic].columns
+    return event.row[columns.index(name)] if name in columns else None
 
 
 def _withheld(connection: Connection[Row], live: Build, topic_ids: list[str]) -> Letters:
@@ -139,38 +163,92 @@ def _withheld(connection: Connection[Row], live: Build, topic_ids: list[str]) ->
     }
 
 
-@contextmanager
-def _scratch(connection: Connection[Row]) -> Iterator[None]:
-    """An empty set of tables; one that a killed repair left behind goes first."""
-    connection.execute(f"DROP SCHEMA IF EXISTS {SCRATCH} CASCADE")
-    connection.execute(f"CREATE SCHEMA {SCRATCH}")
-    builds.run_all(connection, ddl.create_tables(SCRATCH))
-    yield
-    connection.execute(f"DROP SCHEMA {SCRATCH} CASCADE")
+class _Mend:
+    """Folds the keys' events into temporary tables, and puts the rows into the live build."""
 
+    def __init__(
+        self,
+        settings: IngestSettings,
+        decoder: Decoder,
+        live: Build,
+        topic_ids: list[str],
+        keys: Collection[str],
+        customer: str | None,
+    ) -> None:
+        self._settings = settings
+        self._decoder = decoder
+        self._live = live
+        self._topic_ids = topic_ids
+        self._keys = keys
+        self._customer = customer
+        self._written: set[tuple[str, int, int]] = set()
 
-class _Scribe:
-    """Folds records into the scratch schema by the worker's own code."""
-
-    def __init__(self, settings: IngestSettings, stack: ExitStack, stop: threading.Event) -> None:
-        self.letters: Letters = {}
-        self._session = Session(
-            settings.database_url.get_secret_value(),
-            catalogue=Catalogue(CATALOGUE.streams, CATALOGUE.stream_views),
-            forms=event_forms(),
-            allow_unsafe=settings.allow_unsafe_database,
-            target=Target(build=SCRATCH, keeps_dead=False),
+    def once(self, scan: Scan, before: Mapping[Partition, int]) -> Repaired:
+        """One try, in a session of its own: what is below `before`, then the rest under locks."""
+        self._written.clear()
+        with self._session() as session:
+            with session.transaction() as connection:
+                builds.run_all(connection, ddl.create_tables(_SCRATCH))
+                self._write(connection, session, scan.below(before))
+            with session.transaction() as connection:
+                for name, value in HOLD_LIMITS.items():
+                    connection.execute("SELECT set_config(%s, %s, true)", (name, value))
+                if swap.hold_live(connection) != self._live.name:
+                    raise RefusedError("another build went live meanwhile: run it again")
+                ends = swap.lock_positions(connection, self._live.name)
+                if not scan.read_on(ends, _LAST_S):
+                    raise TransientError("the broker was slow with the last events")
+                self._write(connection, session, scan.below(ends))
+                changes = _overwrite(connection, self._live, self._keys, self._customer)
+        return Repaired(
+            build=self._live.name,
+            orders=tuple(self._keys),
+            position=str(PositionVector(ends)),
+            changes=tuple(changes),
         )
-        stack.callback(self._session.close)
-        self._decoder = open_decoder(settings, stack, self._session.owner, stop)
 
-    def write(self, records: list[Record]) -> None:
-        """Decode, fold and write."""
-        decoder = Withheld(self._decoder, self.letters)
-        items = decoder.decode(records)
-        folded = fold(items, advances={}, views=VIEWS)
-        with self._session.transaction() as connection:
-            apply(connection, self._session.statements, folded)
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        session = Session(
+            self._settings.database_url.get_secret_value(),
+            catalogue=Catalogue(CATALOGUE.streams, CATALOGUE.stream_views),
+            forms=_FORMS,
+            allow_unsafe=self._settings.allow_unsafe_database,
+            target=Target(build=_SCRATCH, keeps_dead=False),
+        )
+        with closing(session):
+            yield session
+
+    def _write(
+        self, connection: Connection[Row], session: Session, records: Collection[Record]
+    ) -> None:
+        """Decode, fold and write what was not yet; what is withheld may be redriven until later."""
+        letters = _withheld(connection, self._live, self._topic_ids)
+        fresh = [
+            record
+            for record in records
+            if _place(record) not in self._written
+            and record.offset not in letters.get((record.topic, record.partition), ())
+        ]
+        self._written.update(_place(record) for record in fresh)
+        folded = fold(self._decoded(fresh), advances={}, views=VIEWS)
+        apply(connection, session.statements, folded)
+
+    def _decoded(self, records: Sequence[Record]) -> list[Item]:
+        items = self._decoder.decode(records)
+        if self._decoder.decode_again(items, afresh=True):
+            self._decoder.decode_again(items, afresh=False)
+        for item in items:
+            if isinstance(item, Dead):
+                raise RefusedError(
+                    f"{':'.join(map(str, _place(item.record)))} is in the live views, but can't be"
+                    f" decoded now: {item.fault}. Nothing was changed."
+                )
+        return items
+
+
+def _place(record: Record) -> tuple[str, int, int]:
+    return record.topic, record.partition, record.offset
 
 
 def _overwrite(
@@ -220,7 +298,7 @@ def _images(
 
 def _replace_rows(connection: Connection[Row], live: Build, view: StreamView) -> list[str]:
     before = _rows(connection, live.name, view)
-    after = _rows(connection, SCRATCH, view)
+    after = _rows(connection, _SCRATCH, view)
     if before == after:
         return []
     names = [f'"{c.name}"' for c in view.table.columns if c.computed is None]
@@ -229,7 +307,7 @@ def _replace_rows(connection: Connection[Row], live: Build, view: StreamView) ->
     connection.execute(f"DELETE FROM {live.name}.{view.name} WHERE {chosen}")
     connection.execute(
         f"INSERT INTO {live.name}.{view.name} ({columns})"
-        f" SELECT {columns} FROM {SCRATCH}.{view.name} WHERE {chosen}"
+        f" SELECT {columns} FROM {_SCRATCH}.{view.name} WHERE {chosen}"
     )
     return _sentences(view.name, before, after)
 
@@ -240,7 +318,7 @@ def _replace_tombstones(connection: Connection[Row], live: Build) -> None:
     connection.execute(f"DELETE FROM {live.name}.{TOMBSTONES.name} WHERE {chosen}")
     connection.execute(
         f"INSERT INTO {live.name}.{TOMBSTONES.name} ({columns})"
-        f" SELECT {columns} FROM {SCRATCH}.{TOMBSTONES.name} WHERE {chosen}"
+        f" SELECT {columns} FROM {_SCRATCH}.{TOMBSTONES.name} WHERE {chosen}"
     )
 
 
@@ -264,7 +342,7 @@ def _note_groups(
     connection.execute(
         f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS"
         f" {ddl.text_of(_groups_of(aggregate, live.name))}"
-        f" UNION {ddl.text_of(_groups_of(aggregate, SCRATCH))}"
+        f" UNION {ddl.text_of(_groups_of(aggregate, _SCRATCH))}"
     )
     if customer is not None and "customer_id" in aggregate.key:
         keys = ", ".join(aggregate.key)

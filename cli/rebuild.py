@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import structlog
 import typer
@@ -61,6 +61,7 @@ class _Terminal:
 
 
 def rebuild(
+    context: typer.Context,
     order: Annotated[str | None, typer.Option(help="Only this order, on the live views.")] = None,
     customer: Annotated[
         str | None, typer.Option(help="Only the orders and totals of this customer.")
@@ -94,12 +95,19 @@ def rebuild(
     Queries and ingest go on meanwhile. Safe to end at any moment; the next call goes on. Exit
     code 1: differences were found, nothing was switched.
     """
+    for alone in ("order", "customer", "abandon"):
+        _refuse_beside(context, alone)
+    if retry_dead_letters and (other_log or not swap):
+        raise UsageError(
+            "--retry-dead-letters closes them in the transaction that switches to a build of the"
+            " same log: it goes with neither --no-swap nor --other-log"
+        )
     settings = quiet_settings()
     if order is not None or customer is not None:
         _repair(settings, order, customer, as_json=as_json)
         return
     if abandon:
-        _say_dropped(run.abandon(settings))
+        _say_dropped(run.abandon(settings), as_json=as_json)
         return
     options = Options(
         swap=swap,
@@ -154,6 +162,7 @@ def verify(
 
 
 def swap(
+    context: typer.Context,
     rollback: Annotated[
         bool, typer.Option("--rollback", help="Go back to the build that was live before.")
     ] = False,
@@ -166,13 +175,12 @@ def swap(
     as_json: AsJson = False,
 ) -> None:
     """Make the build live that `rebuild --no-swap` left, or go back to the one before."""
+    _refuse_beside(context, "drop_previous")
     if now and not rollback:
         raise UsageError("--now goes with --rollback")
     settings = quiet_settings()
     if drop_previous:
-        if rollback:
-            raise UsageError("--drop-previous leaves nothing to roll back to: give one of them")
-        _say_dropped(run.drop_previous(settings))
+        _say_dropped(run.drop_previous(settings), as_json=as_json)
         return
     with stoppable() as stop:
         if rollback:
@@ -221,7 +229,34 @@ def _repair(
     answer(f"{', '.join(found.orders) or 'no order'}: {what}, at {found.position}")
 
 
-def _say_dropped(names: list[str]) -> None:
+def _refuse_beside(context: typer.Context, alone: str) -> None:
+    """UsageError: an option that does something else was given beside one that stands alone."""
+    given = [name for name in context.params if _is_given(context, name)]
+    others = [_FLAGS.get(name, name) for name in given if name not in (alone, "as_json")]
+    if alone in given and others:
+        raise UsageError(
+            f"{_flag(alone)} stands alone, or with --json: not with"
+            f" {', '.join(map(_flag, sorted(others)))}"
+        )
+
+
+_FLAGS: Final = {"swap": "no-swap", "declared": "except"}
+"""Where an option is not called as its parameter."""
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _say_dropped(names: list[str], *, as_json: bool) -> None:
+    if as_json:
+        answer_json({"dropped": names})
+        return
     answer(f"dropped: {', '.join(names)}" if names else "there was nothing to drop")
 
 

@@ -146,11 +146,51 @@ def test_wrong_usage_has_exit_code_2(arguments: list[str]) -> None:
     assert run(*arguments).exit_code == 2
 
 
+@pytest.mark.usefixtures("nowhere")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("rebuild --order x --customer y", "--order stands alone, or with --json"),
+        ("rebuild --order x --throttle 100 --json", "not with --throttle"),
+        ("rebuild --customer x --no-swap", "not with --no-swap"),
+        ("rebuild --order x --except orders.amount", "not with --except"),
+        ("rebuild --abandon --from-scratch", "not with --from-scratch"),
+        ("rebuild --retry-dead-letters --no-swap", "goes with neither --no-swap"),
+        ("rebuild --retry-dead-letters --other-log", "goes with neither --no-swap"),
+        ("rebuild --throttle 0", "--throttle"),
+        ("rebuild --except orders.colour", "no view has the column orders.colour"),
+        ("verify --except amount", "no view has the column amount"),
+        ("verify --processes 0", "--processes"),
+        ("verify --order x", "--order"),
+        ("swap --now", "--now goes with --rollback"),
+        ("swap --drop-previous --rollback", "--drop-previous stands alone"),
+        ("swap --drop-previous --now", "--drop-previous stands alone"),
+        ("explain", "order"),
+        ("explain order", "ID"),
+        ("explain payment x", "payment"),
+    ],
+)
+def test_what_can_not_be_meant_is_refused_before_anything_is_asked(
+    arguments: str, said: str
+) -> None:
+    done = run(
+        *arguments.split(),
+        VIEWKEEPER_DATABASE_URL="postgresql://u:p@127.0.0.1:1/d",
+        VIEWKEEPER_KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1",
+        VIEWKEEPER_SCHEMA_REGISTRY_URL="http://127.0.0.1:1",
+        TERM="dumb",
+        COLUMNS="200",
+    )
+    assert done.exit_code == 2, done.output
+    assert said in done.output
+
+
 def test_every_command_of_the_product_has_help() -> None:
     for command in (
         *("demo", "ingest", "api", "produce", "status", "pause", "resume"),
         *("dead-letters list", "dead-letters show", "schemas register", "schemas check"),
         *("dev up", "dev down", "dev status", "dev env"),
+        *("rebuild", "verify", "swap", "explain order"),
     ):
         done = run(*command.split(), "--help")
         assert done.exit_code == 0, command

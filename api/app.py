@@ -37,6 +37,7 @@ from api.settings import ApiSettings
 from api.sockets import Sockets
 from api.waiting import Movements
 from views import CATALOGUE
+from views.ddl import build_number
 
 _log = structlog.get_logger(__name__)
 
@@ -180,6 +181,9 @@ def _service(settings: ApiSettings, observe: Observe) -> Service:
     at_once = max(settings.api_connections // 2, 1)
     live = LiveQueries(executor, movements, figures, at_once=at_once)
     sockets = Sockets(endpoint, live, origins=tuple(settings.api_origins))
+    metrics.follow(
+        metrics.build, lambda: build_number(reader.build) if reader.build is not None else 0
+    )
     metrics.follow(metrics.sockets, lambda: len(sockets.open))
     metrics.follow(metrics.live_followers, lambda: live.followers)
     metrics.follow(metrics.live_queries, lambda: live.computed)
@@ -242,10 +246,13 @@ async def _readyz(request: Request) -> Response:
     service: Service = request.app.state.service
     if service.drain.began:
         return _not_ready({"draining": "the process ends"})
-    problem = await _problem(service)
-    if problem is None:
-        return JSONResponse({"ready": True, "checks": {"database": "ok"}})
-    return _not_ready({"database": problem})
+    try:
+        build, missing = await service.reader.live_build([each.view.name for each in TYPES])
+    except ApiError as error:
+        return _not_ready({"database": error.message})
+    if missing:
+        return _not_ready({"database": f"views not in {build} yet: {', '.join(missing)}"})
+    return JSONResponse({"ready": True, "checks": {"database": "ok"}, "build": build})
 
 
 def _not_ready(checks: dict[str, str]) -> Response:
@@ -254,14 +261,6 @@ def _not_ready(checks: dict[str, str]) -> Response:
         status_code=503,
         headers={"Retry-After": str(RETRY_AFTER_S)},
     )
-
-
-async def _problem(service: Service) -> str | None:
-    try:
-        missing = await service.reader.missing_views([each.view.name for each in TYPES])
-    except ApiError as error:
-        return error.message
-    return f"views not in the live build yet: {', '.join(missing)}" if missing else None
 
 
 async def _metrics(request: Request) -> Response:

@@ -42,6 +42,7 @@ class Metrics:
     operation_ways: Counter = field(init=False)
     slow_operations: Counter = field(init=False)
     live_computations: Counter = field(init=False)
+    build: Gauge = field(init=False)
     sockets: Gauge = field(init=False)
     live_followers: Gauge = field(init=False)
     live_queries: Gauge = field(init=False)
@@ -100,6 +101,12 @@ class Metrics:
                 "Computations of live queries, each for all who follow.",
                 "operation",
                 "outcome",
+            ),
+            "build": Gauge(
+                "viewkeeper_api_build",
+                "Number of the build that the last answer came from: 2 is build_2; 0: none yet.",
+                registry=self.registry,
+                multiprocess_mode="livemostrecent",
             ),
             "sockets": self._gauge("sockets", "WebSockets that are open."),
             "live_followers": self._gauge(

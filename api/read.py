@@ -241,12 +241,17 @@ class Reader:
         )
         return reading.consistency
 
-    async def missing_views(self, views: Sequence[str]) -> list[str]:
-        """Which of these views the live build does not hold yet."""
+    @property
+    def build(self) -> str | None:
+        """The build that the last answer came from; None: there was none yet."""
+        return self._build
 
-        async def work(snapshot: Snapshot) -> list[str]:
+    async def live_build(self, views: Sequence[str]) -> tuple[str, list[str]]:
+        """The live build, and which of these views it does not hold yet."""
+
+        async def work(snapshot: Snapshot) -> tuple[str, list[str]]:
             known = {row["view"] for row in await snapshot.rows(Sql(_VIEWS_KNOWN))}
-            return [view for view in views if view not in known]
+            return snapshot.build, [view for view in views if view not in known]
 
         return await self.read(work)
 

@@ -36,6 +36,11 @@ def build_name(number: int) -> str:
     return f"build_{number}"
 
 
+def build_number(name: str) -> int:
+    """The number of a build, by its schema."""
+    return int(name.removeprefix("build_"))
+
+
 def tables_of(build: str) -> MetaData:
     """The tables of a build, in its schema, with the names that the convention gives."""
     placed = MetaData(naming_convention=BUILD.naming_convention)

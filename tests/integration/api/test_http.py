@@ -180,8 +180,10 @@ def test_health_readiness_and_metrics_answer(api: Api) -> None:
     assert api.client.get("/healthz").json() == {"healthy": True}
     ready = api.client.get("/readyz")
     assert (ready.status_code, ready.json()["ready"]) == (200, True)
+    assert ready.json()["build"] == "build_1"
     api.code("{ nothing }")
     text = api.client.get("/metrics").text
+    assert "viewkeeper_api_build 1.0" in text
     assert (
         'viewkeeper_api_operations_total{operation="",outcome="GRAPHQL_VALIDATION_FAILED"' in text
     )

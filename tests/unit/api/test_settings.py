@@ -123,3 +123,11 @@ def test_tokens_need_all_that_they_are_judged_by(given: dict[str, object], words
     assert ApiSettings.model_validate(whole).token_rules is not None
     with pytest.raises(ValidationError, match=words):
         ApiSettings.model_validate(whole | given)
+
+
+def test_spans_need_their_extra_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = {"api_database_url": URL, "api_traces": True}
+    assert ApiSettings.model_validate(wanted).api_traces
+    monkeypatch.setattr("api.settings.find_spec", lambda _: None)
+    with pytest.raises(ValidationError, match=r"pip install 'viewkeeper\[otel\]'"):
+        ApiSettings.model_validate(wanted)

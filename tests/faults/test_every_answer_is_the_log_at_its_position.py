@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -32,8 +33,8 @@ from tests.fixtures.traffic import Record
 from tests.fixtures.waiting import eventually
 from views import CATALOGUE
 
-ORDERS: Final = 40_000
-PER_S: Final = 150
+ORDERS_AT_ONCE: Final = 4_000
+PER_S: Final = 120
 POISON: Final = 0.002
 RECENT: Final = 500
 
@@ -131,8 +132,7 @@ def _take(plan: Plan, field: Field, ground: Ground, folder: Path) -> Taken:
             _api(at_end, field, ground, folder / f"api-{number}")
             for number in range(plan.processes)
         ]
-        traffic = ground.traffic(ORDERS, seed=71, poison=POISON)
-        trickle = ground.trickle(_noted(traffic, recent), per_s=PER_S)
+        trickle = ground.trickle(_noted(_endless(ground), recent), per_s=PER_S)
         for _ in range(plan.workers):
             ground.worker()
         ground.wait_for_progress(50)
@@ -152,6 +152,11 @@ def _api(at_end: ExitStack, field: Field, ground: Ground, folder: Path) -> str:
     return at_end.enter_context(served).address
 
 
+def _endless(ground: Ground) -> Iterator[Record]:
+    for turn in count():
+        yield from ground.traffic(ORDERS_AT_ONCE, seed=turn, prefix=f"turn{turn}", poison=POISON)
+
+
 def _noted(records: Iterable[Record], recent: deque[str]) -> Iterator[Record]:
     for record in records:
         if record.kind == "event" and record.key is not None:
@@ -167,6 +172,7 @@ def _break_things(scene: Scene, sessions: Sessions, plan: Plan) -> list[tuple[st
             bit = FAULTS[kind](scene)
             scene.ground.bites.bit(kind, bit)
             done.append((kind, bit))
+            print(f"{sessions.count} answers; {kind}: bit {bit}", flush=True)
             wanted = sessions.count + plan.between
             eventually(
                 lambda: sessions.count >= wanted,  # noqa: B023 - waited for here and now

@@ -34,7 +34,7 @@ def log() -> list[Record]:
     """Hostile traffic as it lies in the partitions that its keys belong to."""
     ends: Counter[tuple[str, int]] = Counter()
     records = []
-    for record in Traffic(seed=5, orders=300, ids=IDS, hot=0.02):
+    for record in Traffic(seed=5, orders=150, ids=IDS, hot=0.02):
         place = (record.topic, zlib.crc32(record.key or b"") % PARTITIONS)
         records.append(
             Record(
@@ -50,13 +50,13 @@ def log() -> list[Record]:
     return records
 
 
-def positions(log: list[Record], *, seed: int) -> Iterator[dict[tuple[str, int], int]]:
+def positions(log: list[Record], *, seed: int, step: int) -> Iterator[dict[tuple[str, int], int]]:
     """Positions one after the other, each partition at its own pace."""
     chance = random.Random(seed)
     ends: Counter[tuple[str, int]] = Counter((record.topic, record.partition) for record in log)
     at = dict.fromkeys(ends, 0)
     while at != ends:
-        at = {place: min(at[place] + chance.randrange(60), ends[place]) for place in at}
+        at = {place: min(at[place] + chance.randrange(step), ends[place]) for place in at}
         yield dict(at)
 
 
@@ -70,7 +70,7 @@ def rows(listing: Listing) -> list[Row]:
 
 def test_going_along_gives_the_rows_that_a_fold_at_once_gives(log: list[Record]) -> None:
     following = Following(log, find_schema)
-    for position in positions(log, seed=2):
+    for position in positions(log, seed=2, step=150):
         following.go_on(position)
         views = expect(up_to(log, position), find_schema).views
         shown = {key: row for key, row in sorted(views.orders.items()) if row["visible"]}
@@ -99,7 +99,7 @@ def asked(log: list[Record]) -> list[Answer]:
     following, made = Following(log, find_schema), []
     recent = [record.key.decode() for record in log if record.key and record.key.isascii()]
     browser = Browser(recent, random.Random(3))
-    for position in positions(log, seed=4):
+    for position in positions(log, seed=4, step=60):
         following.go_on(position)
         for _ in range(15):
             question = browser.next()

@@ -140,6 +140,7 @@ def _service(settings: ApiSettings, observe: Observe) -> Service:
             statement_timeout_s=settings.api_statement_timeout_s,
             guarded=rules is not None,
             pooled=settings.api_pooler is not None,
+            strong_login=settings.strong_login,
         ),
         observe=observe,
     )

@@ -25,6 +25,7 @@ from api.errors import (
     TooComplexError,
     UnavailableError,
 )
+from api.login import Strength
 from api.position import Consistency
 from api.pulse import Connection, Cut, Pulse, bounded
 from api.session import Opening, Session
@@ -69,12 +70,16 @@ class ReaderOptions:
     statement_timeout_s: float = 5.0
     guarded: bool = False
     pooled: bool = False
+    strong_login: Strength = "allowed"
 
     @property
     def session(self) -> Session:
         """How the database is to treat what is read."""
         return Session(
-            statement_timeout_s=self.statement_timeout_s, guarded=self.guarded, pooled=self.pooled
+            statement_timeout_s=self.statement_timeout_s,
+            guarded=self.guarded,
+            pooled=self.pooled,
+            strong_login=self.strong_login,
         )
 
 

@@ -13,6 +13,7 @@ import psycopg
 import structlog
 
 from api.callers import Caller
+from api.login import Strength, judge
 from api.pulse import Connection
 from views.ddl import CLAIM, CUSTOMER
 
@@ -39,6 +40,7 @@ class Session:
     guarded: bool = False
     """Sessions begin as a customer without an id: who sets no caller sees no row."""
     pooled: bool = False
+    strong_login: Strength = "allowed"
 
     @property
     def connecting(self) -> dict[str, Any]:
@@ -58,12 +60,16 @@ class Session:
         return f"SELECT {', '.join(calls)}".encode(), values
 
     async def configure(self, connection: Connection) -> None:
-        """Make a new connection ours. SettingsLostError: it did not take the settings."""
+        """Make a new connection ours.
+
+        SettingsLostError: it did not take the settings. StrongLoginError: no policy binds it.
+        """
         await connection.set_autocommit(True)
         await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
         await connection.set_read_only(True)
         if not self.pooled:
             await self._require(connection)
+        await judge(connection, self.strong_login)
 
     async def _require(self, connection: Connection) -> None:
         rows = await (await connection.execute(_TOOK)).fetchall()

@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from api.auth import MIN_SECRET_BYTES, TokenRules
 from api.budgets import Budgets
 from api.limits import Limits
+from api.login import Strength
 from api.persisted import Persisted, manifest
 from api.places import Places
 
@@ -286,6 +287,13 @@ class ApiSettings(BaseSettings):
             role_claim=self.api_jwt_role_claim,
             customer_claim=self.api_jwt_customer_claim,
         )
+
+    @property
+    def strong_login(self) -> Strength:
+        """What becomes of a login that row-level security does not bind."""
+        if self.token_rules is None:
+            return "allowed"
+        return "refused" if self.mode == "production" else "told"
 
     @property
     def reads_as_owner(self) -> bool:

@@ -15,12 +15,13 @@ import uvicorn
 from starlette.applications import Starlette
 
 from api.app import create_app
+from api.login import problem_of
 from api.metrics import SHARED_FOLDER
 from api.settings import ApiSettings
 from api.sockets import MOST_FRAME_BYTES
 from cli.connections import KeptProtocol
 from cli.logs import log_to_stderr
-from cli.misuse import CommandError
+from cli.misuse import CommandError, UsageError
 from cli.stopping import stop_signal
 from cli.terminal import say
 
@@ -41,6 +42,7 @@ def api(
     log_to_stderr()
     settings = ApiSettings.model_validate({})
     at_host, at_port = host or settings.api_host, settings.api_port if port is None else port
+    _raise_if_login_is_too_strong(settings)
     at_port = _free(at_host, at_port)
     say(f"GraphQL at http://{at_host}:{at_port}/graphql")
     # uvicorn raises the signal again after its shutdown; heard here, the exit code is 0.
@@ -83,6 +85,12 @@ def _end_at_hang_up() -> None:
     # Under nohup it stays unheard.
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, end)
+
+
+def _raise_if_login_is_too_strong(settings: ApiSettings) -> None:
+    """Each connection is asked again; here the answer ends the command, with a sentence."""
+    if settings.strong_login == "refused" and (problem := problem_of(settings.dsn)) is not None:
+        raise UsageError(problem)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.fixtures.databases import Database
 from tests.fixtures.waiting import eventually
 
 TIMEOUT_S = 60.0
@@ -47,3 +48,24 @@ def test_an_api_asked_to_stop_leaves_with_code_0(workers: int, tmp_path: Path) -
     finally:
         process.kill()
     assert process.returncode == 0, said
+
+
+def test_with_tokens_a_login_that_no_policy_binds_is_refused_at_start(
+    database: Database, tmp_path: Path
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "cli.main", "api", "--port", "0"],
+        env={
+            "VIEWKEEPER_API_DATABASE_URL": database.dsn,
+            "VIEWKEEPER_API_JWT_SECRET": "a secret of more than thirty-two bytes, for tests",
+            "VIEWKEEPER_API_JWT_AUDIENCE": "views",
+            "VIEWKEEPER_API_JWT_ISSUER": "https://login.example",
+        },
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=TIMEOUT_S * 2,
+    )
+    assert ended.returncode == 2
+    assert "owns the views' tables" in ended.stderr
+    assert "VIEWKEEPER_API_DATABASE_URL" in ended.stderr

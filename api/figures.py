@@ -5,6 +5,7 @@ Stands apart from the transports, which all tell it what became of an operation,
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final, Literal
 
 import structlog
@@ -61,9 +62,16 @@ class Figures:
     """Takes note of operations. `slow_s`: from when on one is slow; 0: none is."""
 
     def __init__(self, metrics: Metrics, names: Names, *, slow_s: float) -> None:
-        self._metrics = metrics
         self._names = names
         self._slow_s = slow_s
+        self._statements = metrics.operation_statements
+        # To find a label's place takes longer than to count there.
+        self._operations = lru_cache(None)(metrics.operations.labels)
+        self._seconds = lru_cache(None)(metrics.operation_seconds.labels)
+        self._cost = lru_cache(None)(metrics.operation_cost.labels)
+        self._ways = lru_cache(None)(metrics.operation_ways.labels)
+        self._computations = lru_cache(None)(metrics.live_computations.labels)
+        self._slow = lru_cache(None)(metrics.slow_operations.labels)
 
     def answered(self, answer: Answer, *, over: Over, size: int = 0) -> None:
         """An operation has its answer, of that many bytes, or was refused before it ran."""
@@ -75,7 +83,7 @@ class Figures:
         """A live query was computed once, for all who follow it."""
         if answer.ran is not None:
             name = self._names.label(answer.ran.name)
-            self._metrics.live_computations.labels(name, answer.outcome).inc()
+            self._computations(name, answer.outcome).inc()
             self._worked(answer.ran, answer, size)
 
     def followed(
@@ -83,18 +91,18 @@ class Figures:
     ) -> None:
         """A subscription has its first result, after so long, or an operation its only one."""
         name = self._names.label(ran.name if ran else "")
-        self._metrics.operations.labels(name, over, outcome).inc()
+        self._operations(name, over, outcome).inc()
         if ran is not None:
             took_s = ran.seconds if seconds is None else seconds
-            self._metrics.operation_seconds.labels(name).observe(took_s)
-            self._metrics.operation_cost.labels(name).observe(ran.cost)
+            self._seconds(name).observe(took_s)
+            self._cost(name).observe(ran.cost)
 
     def _worked(self, ran: Ran, answer: Answer, size: int) -> None:
-        self._metrics.operation_statements.observe(answer.statements)
+        self._statements.observe(answer.statements)
         if answer.way is not None:
-            self._metrics.operation_ways.labels(answer.way).inc()
+            self._ways(answer.way).inc()
         if 0 < self._slow_s <= ran.worked_s:
-            self._metrics.slow_operations.labels(self._names.label(ran.name)).inc()
+            self._slow(self._names.label(ran.name)).inc()
             _tell_slow(ran, answer, size)
 
 

@@ -146,7 +146,6 @@ def test_wrong_usage_has_exit_code_2(arguments: list[str]) -> None:
     assert run(*arguments).exit_code == 2
 
 
-@pytest.mark.usefixtures("nowhere")
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -118,19 +118,26 @@ def purge(
         bool, typer.Option("--open", help="Open ones too: they can't be redriven any more.")
     ] = False,
     dry_run: DryRun = False,
+    who: As = None,
     as_json: AsJson = False,
 ) -> None:
     """Remove the bytes of old dead letters: key, value, headers and the detail of the reason.
 
-    Where they were, why, and what was decided stays on record. Copies in the topics `<topic>.dlq`
-    are Kafka's to remove.
+    Where they were, why, what was decided, and who purged them stays on record. Copies in the
+    topics `<topic>.dlq` are Kafka's to remove.
     """
-    span = _span(older_than)
+    span, purger = _span(older_than), who_decides(who)
     states = ["redriven", "discarded", *(["open"] if still_open else [])]
     which = _filter(None, topic, partition, reason, None, None, None, every=True)
     with connect() as connection:
         count = sum(
-            operate.purge(connection, replace(which, state=state), older_than=span, dry_run=dry_run)
+            operate.purge(
+                connection,
+                replace(which, state=state),
+                older_than=span,
+                who=purger,
+                dry_run=dry_run,
+            )
             for state in states
         )
     _answer_count("purged", count, dry_run=dry_run, as_json=as_json)

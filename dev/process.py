@@ -140,6 +140,11 @@ class OwnedProcess:
             if time.monotonic() > deadline or self._ends_within(POLL_S):
                 raise ServerFailedError(self._report("could not be frozen"))
 
+    @property
+    def frozen(self) -> bool:
+        """Whether it is stopped by a signal."""
+        return self.running and self._is_frozen()
+
     def thaw(self) -> None:
         """SIGCONT."""
         self.send(signal.SIGCONT)

@@ -4,6 +4,7 @@ Where to read from is never asked of Kafka: a partition is started at the offset
 row names. Group offsets are committed for lag tools only and never read back.
 """
 
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from confluent_kafka.admin import AdminClient
 from ingest import watermarks
 from ingest.claim import BrokerView, refused_compaction
 from ingest.errors import RefusedError, TransientError
+from ingest.ports import Clock
 from ingest.records import EARLIEST_MS, LATEST_MS, Record
 from views.model import Catalogue
 from views.positions import Partition
@@ -30,6 +32,8 @@ _NOT_A_MEMBER = {
 }
 _CANNOT_READ_ON = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 
+SAID_AGAIN_S = 5.0
+"""How often the client's same problem is told."""
 Partitions = Collection[Partition]
 
 
@@ -48,7 +52,7 @@ class Log:
         catalogue: Catalogue,
     ) -> None:
 
-        self._consumer = Consumer({**options, **_callbacks(_say)})
+        self._consumer = Consumer({**options, **_callbacks(Reports())})
         self._admin = AdminClient({**admin_options, **_callbacks(_ignore)})
         self._topics = tuple(catalogue.topics)
         self._whole = {s.topic for s in catalogue.streams if not s.compactable}
@@ -270,5 +274,16 @@ def _ignore(_value: Any) -> None:
     """Nobody has asked to be told."""
 
 
-def _say(error: KafkaError) -> None:
-    _log.warning("kafka client reports a problem", error=error.str(), fatal=error.fatal())
+class Reports:
+    """What the client reports, each kind once in a while: away from its brokers, librdkafka 2.16
+    reports some twenty times a second."""
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._said_at_s: dict[int, float] = {}
+
+    def __call__(self, error: KafkaError) -> None:
+        said_at_s, now_s = self._said_at_s.get(error.code()), self._clock()
+        if said_at_s is None or now_s - said_at_s >= SAID_AGAIN_S:
+            self._said_at_s[error.code()] = now_s
+            _log.warning("kafka client reports a problem", error=error.str(), fatal=error.fatal())

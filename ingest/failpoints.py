@@ -25,6 +25,7 @@ BEFORE_COMMIT = "before-commit"
 AFTER_COMMIT = "after-commit"
 IN_ASSIGN = "in-assign"
 IN_REVOKE = "in-revoke"
+IN_OUTBOX = "in-outbox"
 
 POINTS = (
     AFTER_POLL,
@@ -37,12 +38,15 @@ POINTS = (
     AFTER_COMMIT,
     IN_ASSIGN,
     IN_REVOKE,
+    IN_OUTBOX,
 )
-"""All points, in the order in which a batch passes them; those of a rebalance last.
+"""All points, in the order in which a batch passes them; those of a rebalance and of the outbox
+last.
 
 A poll without records passes nothing. `after-begin` is within the first COPY, `after-upsert` within
 the pipeline (sent, not answered), `after-aggregates` behind it: every fence was read as hit.
-`in-assign` has drawn epochs that are not committed; `in-revoke` has waited for the batch in hand.
+`in-assign` has drawn epochs that are not committed; `in-revoke` has waited for the batch in hand;
+`in-outbox` has sent dead letters and not noted it.
 """
 KILL, STOP, FAIL = "kill", "stop", "fail"
 ACTIONS = (KILL, STOP, FAIL)

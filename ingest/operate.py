@@ -317,11 +317,17 @@ PURGED_AT_ONCE = 5_000
 
 
 def purge(
-    connection: Connection, which: DeadLetterFilter, *, older_than: timedelta, dry_run: bool = False
+    connection: Connection,
+    which: DeadLetterFilter,
+    *,
+    older_than: timedelta,
+    who: str,
+    dry_run: bool = False,
 ) -> int:
     """Remove key, value, headers and detail of dead letters; how many they are.
 
-    They hold what people wrote; coordinates, reason and decision stay. What waits in the outbox is
+    They hold what people wrote; coordinates, reason and decision stay, and `detail` says who purged
+    them. What waits in the outbox is
     not sent any more. The record itself is still in the log, for builds that have to take it in.
     """
     query = sql.SQL(
@@ -330,9 +336,9 @@ def purge(
         f" ORDER BY id LIMIT {PURGED_AT_ONCE} FOR UPDATE),"
         " unsent AS (DELETE FROM ingest.outbox USING old WHERE dead_letter_id = old.id)"
         " UPDATE ingest.dead_letters d SET key = NULL, value = NULL, headers = NULL,"
-        " detail = 'purged', purged_at = now() FROM old WHERE d.id = old.id"
+        " detail = 'purged by ' || %(who)s, purged_at = now() FROM old WHERE d.id = old.id"
     )
-    values = matching(which) | {"older_than": older_than}
+    values = matching(which) | {"older_than": older_than, "who": who}
     if dry_run:
         count = connection.execute(query, values).rowcount
         connection.rollback()

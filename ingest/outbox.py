@@ -22,6 +22,7 @@ from psycopg import Connection
 from ingest import watermarks
 from ingest.connect import APPLICATION, connect, translated
 from ingest.errors import BatchRefusedError, RefusedError, TransientError
+from ingest.failpoints import IN_OUTBOX, reached
 from ingest.metrics import METRICS
 
 _log = structlog.get_logger(__name__)
@@ -166,6 +167,8 @@ class Outbox:
                 with self._open().transaction():
                     letters = self._next()
                     sent = self._send(letters) if letters else _Turn()
+                    if sent.delivered:
+                        reached(IN_OUTBOX)
                     self._note(sent.delivered)
             except psycopg.Error:
                 self._close_connection()

@@ -5,17 +5,17 @@ from __future__ import annotations
 import signal
 from typing import Final
 
-from ingest.failpoints import IN_ASSIGN, IN_REVOKE, POINTS
+from ingest.failpoints import IN_ASSIGN, IN_OUTBOX, IN_REVOKE, POINTS
 from tests.faults.harness.ground import Ground
 from tests.faults.harness.workers import WorkerProcess
 from tests.faults.oracle import high_watermarks
-from tests.fixtures.waiting import eventually
+from tests.fixtures.waiting import PATIENCE_S, eventually
 from views import CATALOGUE
 
-_DIES_S: Final = 60.0
+_DIES_S: Final = PATIENCE_S
 KILLED: Final = "worker killed at {}"
 FAILED: Final = "step failed at {}"
-_IN_A_BATCH: Final = [point for point in POINTS if point not in (IN_ASSIGN, IN_REVOKE)]
+_IN_A_BATCH: Final = [p for p in POINTS if p not in (IN_ASSIGN, IN_REVOKE, IN_OUTBOX)]
 
 
 def _dies(ground: Ground, worker: WorkerProcess, point: str) -> None:

@@ -16,7 +16,7 @@ from websockets.typing import Subprotocol
 
 from dev.ports import LOOPBACK, free_port
 from tests.fixtures.databases import Database
-from tests.fixtures.waiting import eventually
+from tests.fixtures.waiting import PATIENCE_S, eventually
 from tests.integration.api.test_live import ORDER
 
 QUERY = {"query": "{ position { build } }"}
@@ -29,7 +29,7 @@ def served(database: Database, tmp_path: Path) -> Iterator[tuple[subprocess.Pope
     environment = {
         "PATH": os.environ["PATH"],
         "VIEWKEEPER_API_DATABASE_URL": database.api_dsn,
-        "VIEWKEEPER_API_DRAIN_S": "1.5",
+        "VIEWKEEPER_API_DRAIN_S": "5",
     }
     program = Path(sys.executable).parent / "viewkeeper"
     command = [str(program), "api", "--port", str(port)]
@@ -47,7 +47,7 @@ def served(database: Database, tmp_path: Path) -> Iterator[tuple[subprocess.Pope
             return False
 
     try:
-        eventually(answers, 30, "the API is ready")
+        eventually(answers, PATIENCE_S, "the API is ready")
         yield process, address
     finally:
         process.kill()
@@ -76,7 +76,7 @@ def test_a_process_that_is_told_to_end_lets_everybody_go(
             assert next(lines) == "event: next"
             process.send_signal(signal.SIGTERM)
             eventually(
-                lambda: httpx.get(f"{address}/readyz").status_code == 503, 1.4, "it is not ready"
+                lambda: httpx.get(f"{address}/readyz").status_code == 503, 5, "it is not ready"
             )
             assert "data" in httpx.post(f"{address}/graphql", json=QUERY).json()
             with pytest.raises(ConnectionClosed) as caught:

@@ -32,7 +32,12 @@ def test_a_purge_removes_the_bytes_and_keeps_what_was_decided(scene: Scene) -> N
     assert "2 dead letters would be purged" in scene.run(
         "dead-letters", "purge", "--older-than", "1d", "--dry-run"
     )
-    assert "2 dead letters purged" in scene.run("dead-letters", "purge", "--older-than", "1d")
+    assert "2 dead letters purged" in scene.run(
+        "dead-letters", "purge", "--older-than", "1d", "--as", "ann"
+    )
+    assert scene.query("SELECT DISTINCT detail FROM ingest.dead_letters WHERE value IS NULL") == [
+        ("purged by ann",)
+    ]
     rows = scene.query(
         'SELECT "offset", state, reason, key IS NULL AND value IS NULL AND headers IS NULL,'
         ' purged_at IS NOT NULL FROM ingest.dead_letters ORDER BY "offset"'

@@ -7,9 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -20,6 +19,7 @@ from dev.ports import free_port, is_free
 from dev.postgres import Postgres
 from dev.process import OwnedProcess, Program, ServerFailedError
 from dev.stack import Stack, WantedPorts, create_api_login
+from tests.fixtures.waiting import PATIENCE_S, eventually
 
 SLEEPER = Program(name="sleeper", command=["/bin/sleep", "600"], cwd=Path("/"), environment={})
 
@@ -120,7 +120,7 @@ def test_a_frozen_registry_answers_again_after_the_thaw(stack: Stack) -> None:
     stack.registry.freeze()
     assert not stack.registry.answers()
     stack.registry.thaw()
-    _wait_until(stack.registry.answers)
+    eventually(stack.registry.answers, PATIENCE_S, "the registry answers")
 
 
 def test_a_standby_follows_and_can_be_promoted(stack: Stack) -> None:
@@ -172,7 +172,11 @@ def test_a_parent_that_is_killed_leaves_nothing_running(tmp_path: Path) -> None:
         assert _exists(int(server))
         assert _exists(int(sleeper))
         parent.send_signal(signal.SIGKILL)
-    _wait_until(lambda: not _exists(int(server)) and not _exists(int(sleeper)))
+    eventually(
+        lambda: not _exists(int(server)) and not _exists(int(sleeper)),
+        PATIENCE_S,
+        "both processes are gone",
+    )
     shutil.rmtree(home)
 
 
@@ -254,10 +258,3 @@ def _exists(pid: int) -> bool:
         return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
     except (ProcessLookupError, FileNotFoundError):
         return False
-
-
-def _wait_until(holds: Callable[[], bool], timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline, "what was waited for did not happen"
-        threading.Event().wait(0.05)

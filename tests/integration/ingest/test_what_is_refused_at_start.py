@@ -15,7 +15,7 @@ from tests.fixtures.databases import Database
 from tests.fixtures.topics import alter_topic
 from tests.integration.ingest.running import BUILD, query
 
-pytestmark = pytest.mark.timeout(90)  # a worker that is not refused goes on for ever
+pytestmark = pytest.mark.timeout(120, func_only=True)  # who is not refused goes on for ever
 
 
 @pytest.fixture(scope="module")

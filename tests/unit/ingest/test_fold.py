@@ -163,6 +163,25 @@ def test_any_cut_of_the_log_is_one_event_at_a_time(items: list[Item], cuts: list
 
 
 @settings(deadline=None)
+@given(items=LOGS, choices=st.lists(st.booleans(), min_size=30, max_size=30))
+def test_any_interleaving_of_the_topics_gives_the_same_rows(
+    items: list[Item], choices: list[bool]
+) -> None:
+    """Each topic keeps its order; which of them comes next is drawn."""
+    orders = [item for item in items if item.record.topic == "orders"]
+    payments = [item for item in items if item.record.topic == "payments"]
+    woven: list[Item] = []
+    for orders_next in choices:
+        woven += (orders if orders_next else payments)[:1]
+        del (orders if orders_next else payments)[:1]
+    one, other = _written([items]), _written([[item] for item in [*woven, *orders, *payments]])
+    assert other.rows == one.rows
+    assert other.dead == one.dead
+    assert other.removals == one.removals
+    assert other.counters == one.counters
+
+
+@settings(deadline=None)
 @given(items=LOGS)
 def test_every_record_is_counted_once(items: list[Item]) -> None:
     database = _written([items])

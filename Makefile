@@ -46,8 +46,12 @@ fmt: $(READY) ## format, and fix what lint can fix
 bench: $(READY) ## measure against others; FULL=1 takes all of them
 	$(BIN)/python -m bench $(if $(FULL),--full) $(ARGS)
 
-proof: $(READY) ## the long runs, by hand
-	$(BIN)/python -m pytest -m proof --timeout 0 $(ARGS)
+proof: $(READY) ## the long runs, by hand; those with faults for three seeds
+	$(BIN)/python -m pytest -m proof --timeout 0 --faults-report docs/proof/faults.md $(ARGS)
+	for seed in 2 3; do \
+		$(BIN)/python -m pytest -m proof --timeout 0 --faults-report docs/proof/faults.md \
+			--fault-seed $$seed tests/faults $(ARGS) || exit 1; \
+	done
 
 soak: $(READY) ## faults every 10-20 s under load; MINUTES=10 SEED=1 BROKERS=1
 	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1) \

@@ -80,6 +80,10 @@ def test_a_version_of_the_schema_imports_nothing_of_ours() -> None:
     assert not found
 
 
+WAITING = "tests/fixtures/waiting.py"
+"""The one place that may: it looks again and again, and lets a fault last."""
+
+
 def _sleeps(call: ast.Call) -> bool:
     return ast.unparse(call.func) in {"time.sleep", "sleep"}
 
@@ -88,18 +92,25 @@ def _waits_on_a_loop(call: ast.Call) -> bool:
     return ast.unparse(call.func) == "asyncio.sleep" and ast.unparse(call.args[0]) != "0"
 
 
+def _waits_for_nobody(call: ast.Call) -> bool:
+    """An event that nobody else knows is never set: it is a sleep by another name."""
+    return re.fullmatch(r"(threading\.)?Event\(\)\.wait", ast.unparse(call.func)) is not None
+
+
 def _asks_the_clock(call: ast.Call) -> bool:
     clocks = r"(datetime\.)?(datetime\.(now|utcnow|today)|date\.today)|time\.time(_ns)?"
     return re.fullmatch(clocks, ast.unparse(call.func)) is not None
 
 
-@pytest.mark.parametrize("forbidden", [_sleeps, _waits_on_a_loop, _asks_the_clock])
+@pytest.mark.parametrize(
+    "forbidden", [_sleeps, _waits_on_a_loop, _waits_for_nobody, _asks_the_clock]
+)
 def test_no_test_waits_on_a_clock(forbidden: Callable[[ast.Call], bool]) -> None:
     found = [
         f"{name}:{node.lineno}: {ast.unparse(node)}"
         for name, tree in programs("tests")
         for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and forbidden(node)
+        if name != WAITING and isinstance(node, ast.Call) and forbidden(node)
     ]
     assert not found, "wait with tests.fixtures.waiting.eventually: " + ", ".join(found)
 
@@ -109,6 +120,7 @@ def test_no_test_waits_on_a_clock(forbidden: Callable[[ast.Call], bool]) -> None
     [
         (_sleeps, "time.sleep(1)"),
         (_waits_on_a_loop, "asyncio.sleep(0.1)"),
+        (_waits_for_nobody, "threading.Event().wait(5)"),
         (_asks_the_clock, "datetime.datetime.now()"),
         (_asks_the_clock, "datetime.now(UTC)"),
         (_asks_the_clock, "time.time()"),
@@ -118,6 +130,45 @@ def test_the_clock_rules_see_what_they_forbid(rule: Callable[[ast.Call], bool], 
     expression = ast.parse(call, mode="eval").body
     assert isinstance(expression, ast.Call)
     assert rule(expression)
+
+
+DATES = {
+    "api/events.py": "until when a token holds, as its issuer dates it",
+    "api/sockets.py": "until when a token holds, as its issuer dates it",
+    "cli/rebuild.py": "when a verify ended, for Prometheus",
+    "dev/shop.py": "sample traffic happens today",
+}
+"""Who in the product asks for the date, and what for. Nothing else may rest on a wall clock."""
+
+
+def test_no_room_decides_by_a_wall_clock() -> None:
+    asking = {
+        name
+        for name, tree in programs(*ROOMS)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and _asks_the_clock(node)
+    }
+    assert asking == DATES.keys()
+
+
+def test_the_oracle_shares_nothing_with_the_product() -> None:
+    found = [
+        f"{name} imports {module}"
+        for name, tree in programs("tests")
+        if name.startswith("tests/faults/oracle/")
+        for module in _imported(tree) - {"tests"}
+        if module in ROOMS or module == "fastavro"
+    ]
+    inside = [
+        f"{name} imports {node.module}"
+        for name, tree in programs("tests")
+        if name.startswith("tests/faults/oracle/")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests")
+        if not (node.module or "").startswith("tests.faults.oracle.")
+        if node.module != "tests.faults.oracle"
+    ]
+    assert not found + inside
 
 
 def _imported(tree: ast.Module) -> set[str]:

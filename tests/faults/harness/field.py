@@ -24,7 +24,8 @@ _POSTGRES: Final = {"max_connections": "60"}
 class Field:
     """A stack of our own with a migrated database to copy from."""
 
-    def __init__(self, *, brokers: int = 1) -> None:
+    def __init__(self, *, brokers: int = 1, seed: int = 1) -> None:
+        self.seed = seed
         self.stack = Stack(train=False, brokers=brokers, postgres_settings=_POSTGRES)
         self._made = 0
         self._ids: SchemaIds | None = None
@@ -78,5 +79,6 @@ class Field:
             registry_url=self.stack.registry.url,
             ids=self.ids,
             group=name,
+            seed=self.seed,
         )
         return Ground(place, folder, bites, settings=settings)

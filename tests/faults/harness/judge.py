@@ -6,14 +6,14 @@ Stands apart because the tests and the soak judge by the same page.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import psycopg
 
 from tests.faults.harness import chain
 from tests.faults.harness.producers import Ledger
-from tests.faults.oracle import Record, Registry, check_invariants, expect, read_log
+from tests.faults.oracle import Expected, Record, Registry, check_invariants, expect, read_log
 from tests.faults.oracle.compare import differences, hold
 from views import CATALOGUE
 
@@ -49,15 +49,53 @@ def judge(*, dsn: str, bootstrap: str, registry_url: str, ledger: Ledger | None)
             "I2 offset chain": chain.problems(chain.read(dsn)),
             "I3 producers": [] if ledger is None else ledger.problems(records),
             "I7 conservation": [str(said) for said in check_invariants(dsn, BUILD)],
-            "I9 accounting": accounting(dsn, records, ends),
+            "I9 accounting": [
+                *accounting(_counted(dsn), records, ends),
+                *spent_on_an_outage(expected),
+            ],
         },
     )
 
 
-def accounting(dsn: str, records: list[Record], ends: Mapping[tuple[str, int], int]) -> list[str]:
+def spent_on_an_outage(expected: Expected) -> list[str]:
+    """Dead letters whose schema is known: no schema comes late here, so each was good all along."""
+    return [
+        f"{topic}:{partition}@{offset}: a dead letter, though its record is good"
+        for topic, partition, offset in sorted(expected.cured)
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """What a partition's row says: every counter summed, its dead alone, and the letters it has."""
+
+    counted: int
+    dead: int
+    next_offset: int
+    letters: int
+
+
+def accounting(
+    rows: Mapping[tuple[str, int], Counted],
+    records: Iterable[Record],
+    ends: Mapping[tuple[str, int], int],
+) -> list[str]:
     """Counters + control and aborted = length of the log; each poison has one dead letter."""
     seen = Counter((record.topic, record.partition) for record in records)
     found = []
+    for at, row in rows.items():
+        place, hidden = f"{at[0]}:{at[1]}", ends[at] - seen[at]
+        if row.counted + hidden != row.next_offset:
+            found.append(
+                f"{place}: {row.counted} counted and {hidden} control or aborted are not"
+                f" {row.next_offset}"
+            )
+        if row.dead != row.letters:
+            found.append(f"{place}: {row.dead} counted dead, {row.letters} dead letters")
+    return found
+
+
+def _counted(dsn: str) -> dict[tuple[str, int], Counted]:
     with psycopg.connect(dsn) as connection:
         rows = connection.execute(
             "SELECT topic, partition, applied + superseded + duplicates + tombstones + dead, dead,"
@@ -65,13 +103,9 @@ def accounting(dsn: str, records: list[Record], ends: Mapping[tuple[str, int], i
             '   WHERE d.topic = p.topic AND d.partition = p.partition AND d."offset" < next_offset)'
             f" FROM {BUILD}.positions p"
         ).fetchall()
-    for topic, partition, counted, dead, next_offset, letters in rows:
-        place, end = f"{topic}:{partition}", ends[topic, partition]
-        hidden = end - seen[topic, partition]
-        if counted + hidden != next_offset:
-            found.append(
-                f"{place}: {counted} counted and {hidden} control or aborted are not {next_offset}"
-            )
-        if dead != letters:
-            found.append(f"{place}: {dead} counted dead, {letters} dead letters")
-    return found
+    return {
+        (topic, partition): Counted(
+            counted=counted, dead=dead, next_offset=next_offset, letters=letters
+        )
+        for topic, partition, counted, dead, next_offset, letters in rows
+    }

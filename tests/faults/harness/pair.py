@@ -14,10 +14,10 @@ from psycopg import sql
 from dev.ports import LOOPBACK
 from dev.postgres import Postgres
 from tests.fixtures.databases import Database, DatabaseServer
-from tests.fixtures.waiting import eventually
+from tests.fixtures.waiting import PATIENCE_S, eventually
 
 _SETTINGS: Final = {"max_connections": "60"}
-_S: Final = 30.0
+_S: Final = PATIENCE_S
 
 
 class Pair:

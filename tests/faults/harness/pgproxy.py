@@ -74,6 +74,8 @@ class PgProxy:
         self.bites = bites
         self.closing = threading.Event()
         self.refusing = False
+        self.delay_s = 0.0
+        """How much longer each batch holds its rows before its COMMIT goes on."""
         self.flowing = threading.Event()
         self.flowing.set()
         self._plans: deque[_Plan] = deque()
@@ -122,6 +124,11 @@ class PgProxy:
             self._skip = 0
             self._plans.appendleft(_Plan(HELD, held=held))
         return held
+
+    def heal(self) -> None:
+        """Spoil no commit any more."""
+        with self._lock:
+            self._plans.clear()
 
     def cut_all(self) -> int:
         """Cut every connection now; how many."""
@@ -243,15 +250,18 @@ class _Link:
     def _forward(self, message: Message, server: socket.socket) -> bool:
         """Send a message on, unless it is a COMMIT that is to be spoilt. False: no more to read."""
         text = self._dialogue.hear(message)
-        plan = None
-        if self._dialogue.commits(text):
-            if any(MOVES_A_POSITION in said for said in self._dialogue.texts):
-                plan = self._proxy.next_plan()
-            self._dialogue.texts.clear()
-        if plan is None:
+        if not self._dialogue.commits(text):
             server.sendall(message.raw)
             return True
-        return self._spoil(plan, message, server)
+        moves = any(MOVES_A_POSITION in said for said in self._dialogue.texts)
+        self._dialogue.texts.clear()
+        plan = self._proxy.next_plan() if moves else None
+        if plan is not None:
+            return self._spoil(plan, message, server)
+        if moves and self._proxy.delay_s:
+            self._proxy.closing.wait(self._proxy.delay_s)
+        server.sendall(message.raw)
+        return True
 
     def _spoil(self, plan: _Plan, message: Message, server: socket.socket) -> bool:
         if plan.kind == CUT_BEFORE:

@@ -21,6 +21,7 @@ ABORTED = "aborted-"
 """Orders whose every event is in a transaction that was aborted: their ids begin like this."""
 _FLUSH_S = 90.0
 _What = tuple[str, bytes | None, bytes | None]
+First = dict[tuple[str, int], int]
 
 
 @dataclass(slots=True)
@@ -98,10 +99,14 @@ def send(bootstrap: str, records: Iterable[Record], ledger: Ledger) -> None:
     assert client.flush(_FLUSH_S) == 0, "not every record was acknowledged"
 
 
-def _send(client: Producer, record: Record, ledger: Ledger | None) -> None:
-    def delivered(error: KafkaError | None, _message: Message) -> None:
+def _send(
+    client: Producer, record: Record, ledger: Ledger | None, first: First | None = None
+) -> None:
+    def delivered(error: KafkaError | None, message: Message) -> None:
         if ledger is not None:
             ledger.told(record, error)
+        if first is not None and error is None:
+            first.setdefault((record.topic, message.partition() or 0), message.offset() or 0)
 
     client.produce(
         record.topic,
@@ -124,16 +129,26 @@ class Trickle:
         self._ledger = ledger
         self._per_s = per_s
         self._stopping = threading.Event()
+        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="trickle", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop sending, and wait until each outcome is known."""
+        """Stop sending, and wait until each outcome is known. What ended it before is raised."""
         self._stopping.set()
         self._thread.join()
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
         assert self._client.flush(_FLUSH_S) == 0, "not every record was acknowledged"
 
     def _run(self) -> None:
+        try:
+            self._send_steadily()
+        except BaseException as error:  # noqa: BLE001 - raised by `stop`, in the test's thread
+            self._error = error
+
+    def _send_steadily(self) -> None:
         while not self._stopping.wait(0.1):
             some = list(islice(self._records, max(1, self._per_s // 10)))
             if not some:
@@ -177,10 +192,12 @@ class OpenTransaction:
         self._client = producer(bootstrap, **{"transactional.id": f"open-{id(self)}"})
         self._records = list(records)
         self._ledger = ledger
+        self.first: First = {}
+        """The first of its records in each partition: nobody who reads what is committed passes."""
         self._client.init_transactions(_FLUSH_S)
         self._client.begin_transaction()
         for record in self._records:
-            _send(self._client, record, None)
+            _send(self._client, record, None, self.first)
         assert self._client.flush(_FLUSH_S) == 0
 
     def commit(self) -> None:

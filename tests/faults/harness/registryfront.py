@@ -11,7 +11,8 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, Self
@@ -62,7 +63,7 @@ class RegistryFront:
         self._upstream = upstream.rstrip("/")
         self._bites = bites
         self._lock = threading.Lock()
-        self._script: tuple[str, int] | None = None
+        self._script: deque[tuple[str, int]] = deque()
         self.closing = threading.Event()
         self._server = _Server((LOOPBACK, 0), _handler(self))
         self._server.daemon_threads = True
@@ -84,14 +85,21 @@ class RegistryFront:
 
     def spoil(self, kind: str, times: int) -> None:
         """Give this answer to so many questions for a schema."""
-        assert kind in FAULTS, kind
+        self._play([(kind, times)])
+
+    def spoil_in_turn(self, kinds: Iterable[str]) -> None:
+        """Give each of these answers once, one after the other."""
+        self._play([(kind, 1) for kind in kinds])
+
+    def _play(self, script: list[tuple[str, int]]) -> None:
+        assert all(kind in FAULTS for kind, _times in script), script
         with self._lock:
-            self._script = (kind, times)
+            self._script = deque(script)
 
     def heal(self) -> None:
         """Tell the truth from now on."""
         with self._lock:
-            self._script = None
+            self._script.clear()
 
     def answer(self, path: str) -> Answer:
         """The answer to one question, spoilt where the script says so."""
@@ -103,10 +111,11 @@ class RegistryFront:
 
     def _next(self) -> str | None:
         with self._lock:
-            if self._script is None:
+            if not self._script:
                 return None
-            kind, left = self._script
-            self._script = (kind, left - 1) if left > 1 else None
+            kind, left = self._script.popleft()
+            if left > 1:
+                self._script.appendleft((kind, left - 1))
             return kind
 
     def _truth(self, path: str) -> Answer:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import sys
 import urllib.error
@@ -18,7 +19,7 @@ from typing import Final
 
 from dev.ports import LOOPBACK, free_port
 from dev.process import OwnedProcess, Program
-from tests.fixtures.waiting import eventually
+from tests.fixtures.waiting import PATIENCE_S
 
 SESSION_TIMEOUT_S: Final = 2.0
 """Short, so that a frozen owner is replaced within a few seconds."""
@@ -29,8 +30,8 @@ QUICK: Final = {
     "VIEWKEEPER_BATCH_ROWS": "50",
     "VIEWKEEPER_BATCH_MS": "50",
 }
-START_TIMEOUT_S: Final = 40.0
-_STOP_TIMEOUT_S: Final = 30.0
+_IS_TOLD: Final = re.compile(r"event=(?:fenced|lost|\"no longer a member\")")
+_ASKS_FOR_IT: Final = "start this worker again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class WorkerProcess:
             },
         )
         self.process = OwnedProcess(program, folder / f"{name}.log")
+        self._said_before = 0
 
     @property
     def owner(self) -> str:
@@ -76,10 +78,33 @@ class WorkerProcess:
 
     def start(self) -> None:
         """Start; returns when its ops port answers."""
+        self.launch()
+        self.process.wait_ready(lambda: self._get("/healthz") is not None, timeout_s=PATIENCE_S)
+
+    def launch(self) -> None:
+        """Start, and do not wait for anything."""
+        self._said_before = len(self.log) if self.process.log_path.exists() else 0
         self.process.start()
-        self.process.wait_ready(
-            lambda: self._get("/healthz") is not None, timeout_s=START_TIMEOUT_S
-        )
+
+    def supervise(self) -> None:
+        """What whoever supervises workers does: one that ended and asks for it starts again."""
+        if not self.process.running and self.ended_by_itself and _ASKS_FOR_IT in self.said:
+            self.launch()
+
+    @property
+    def ended_by_itself(self) -> bool:
+        """Whether it has run, and ended with a code and by no signal."""
+        return self.process.log_path.exists() and self.process.wait(0) > 0
+
+    @property
+    def replaced(self) -> int:
+        """How often it was told that somebody else owns what was its own."""
+        return len(_IS_TOLD.findall(self.log))
+
+    @property
+    def said(self) -> str:
+        """What it has said since it was started last."""
+        return self.log[self._said_before :]
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -89,6 +114,11 @@ class WorkerProcess:
         """SIGSTOP; returns when it is in state T."""
         self.process.freeze()
 
+    @property
+    def frozen(self) -> bool:
+        """Whether it is in state T, also by its own doing."""
+        return self.process.frozen
+
     def thaw(self) -> None:
         """SIGCONT."""
         self.process.thaw()
@@ -96,11 +126,7 @@ class WorkerProcess:
     def stop(self) -> int:
         """SIGTERM; the exit code."""
         self.process.request_stop()
-        return self.process.wait(_STOP_TIMEOUT_S)
-
-    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
-        """Return when `/readyz` says so."""
-        eventually(self.ready, timeout_s, f"worker {self.name} is ready")
+        return self.process.wait(PATIENCE_S)
 
     def ready(self) -> bool:
         """Whether it says that it is ready, now."""

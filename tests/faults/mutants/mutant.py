@@ -24,11 +24,14 @@ class Mutant:
 
     def plant(self, checkout: Path) -> None:
         """Change the file. NotPlantedError: the code has moved on; the mutant must follow it."""
-        path = checkout / self.file
-        text = path.read_text("utf-8")
+        (checkout / self.file).write_text(self.planted(checkout), "utf-8")
+
+    def planted(self, checkout: Path) -> str:
+        """The changed text of the file, which stays as it is. Errors as in `plant`."""
+        text = (checkout / self.file).read_text("utf-8")
         if text.count(self.old) != 1 or self.old == self.new:
             raise NotPlantedError(
                 f"{self.name}: {self.file} has {text.count(self.old)} places that read"
                 f" {self.old.strip()!r}; it must be one. Mend tests/faults/mutants/table.py"
             )
-        path.write_text(text.replace(self.old, self.new), "utf-8")
+        return text.replace(self.old, self.new)

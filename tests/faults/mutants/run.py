@@ -1,6 +1,7 @@
 """Runs the table: every test once as it is, then once for each mutant that it must find."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,13 +13,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from dev.cache import cache_dir
 from tests.faults.mutants.mutant import Mutant
 from tests.fixtures.databases import REPOSITORY
 
 TEST_TIMEOUT_S = 600.0
-_LEFT_OUT = shutil.ignore_patterns(".venv", ".git", ".*_cache", "__pycache__", ".hypothesis")
+_LEFT_OUT = shutil.ignore_patterns(
+    ".venv", ".git", ".*_cache", "__pycache__", ".hypothesis", ".viewkeeper"
+)
 _FAILED = 1
-"""Pytest's exit code where a test failed; any other is no verdict."""
+"""Pytest's exit code where a test failed, or could not be made ready; any other is no verdict."""
+_SAID_FAILED = re.compile(r"^FAILED ", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,41 +41,40 @@ def run(
 ) -> list[Verdict]:
     """The verdict on each mutant. NotPlantedError before anything runs."""
     with tempfile.TemporaryDirectory(prefix="viewkeeper-mutants-") as folder:
-        checkouts = [_planted(m, Path(folder)) for m in mutants]
+        for mutant in mutants:
+            mutant.planted(REPOSITORY)
         clean = _copied(Path(folder) / "clean")
         with ThreadPoolExecutor(at_once) as pool:
             codes = _without(clean, sorted({mutant.test for mutant in mutants}), pool)
-            return list(pool.map(_Judge(codes, tell), mutants, checkouts))
+            return list(pool.map(_Judge(codes, Path(folder), tell), mutants))
 
 
 def _without(clean: Path, tests: Sequence[str], pool: ThreadPoolExecutor) -> dict[str, int]:
     """How each test ends without a mutant: all at once, and where one fails, each by itself."""
-    if _pytest(clean, *tests)[0] == 0:
+    if _pytest(clean, *tests).code == 0:
         return dict.fromkeys(tests, 0)
-    return dict(zip(tests, pool.map(lambda test: _pytest(clean, test)[0], tests), strict=True))
+    return dict(zip(tests, pool.map(lambda test: _pytest(clean, test).code, tests), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class _Judge:
     codes: dict[str, int]
+    folder: Path
     tell: Callable[[str], None]
 
-    def __call__(self, mutant: Mutant, checkout: Path) -> Verdict:
+    def __call__(self, mutant: Mutant) -> Verdict:
         if self.codes[mutant.test] != 0:
             why = f"its test does not pass without it (code {self.codes[mutant.test]})"
             return Verdict(mutant, caught=False, why=why, seconds=0.0)
-        code, seconds = _pytest(checkout, mutant.test)
+        checkout = _copied(self.folder / mutant.name)
+        mutant.plant(checkout)
+        ended = _pytest(checkout, mutant.test)
         shutil.rmtree(checkout, ignore_errors=True)
-        caught = code == _FAILED
-        why = "" if caught else f"its test ended with code {code}"
-        self.tell(f"{mutant.name}: {'caught' if caught else 'ESCAPED'} ({seconds:.0f} s)")
-        return Verdict(mutant, caught=caught, why=why, seconds=seconds)
-
-
-def _planted(mutant: Mutant, folder: Path) -> Path:
-    checkout = _copied(folder / mutant.name)
-    mutant.plant(checkout)
-    return checkout
+        why = "" if ended.failed else f"its test ended with code {ended.code}, and none failed"
+        self.tell(
+            f"{mutant.name}: {'caught' if ended.failed else 'ESCAPED'} ({ended.seconds:.0f} s)"
+        )
+        return Verdict(mutant, caught=ended.failed, why=why, seconds=ended.seconds)
 
 
 def _copied(to: Path) -> Path:
@@ -78,14 +82,28 @@ def _copied(to: Path) -> Path:
     return to
 
 
-def _pytest(checkout: Path, *tests: str) -> tuple[int, float]:
-    """Exit code and seconds of tests in a checkout, whose code comes before the installed.
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """How a run of tests ended. `failed`: a test did, not what was to be there for it."""
+
+    code: int
+    failed: bool
+    seconds: float
+
+
+def _pytest(checkout: Path, *tests: str) -> _Ended:
+    """Run tests in a checkout, whose code comes before the installed.
 
     A group of processes of its own: what hangs is ended with the servers that it started.
     """
     started = time.monotonic()
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
-    environment = {**os.environ, "PYTHONPATH": str(checkout), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(checkout),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "VIEWKEEPER_CACHE_DIR": str(cache_dir()),
+    }
     with (checkout / "pytest.log").open("wb") as log:
         running = subprocess.Popen(
             command,
@@ -100,7 +118,9 @@ def _pytest(checkout: Path, *tests: str) -> tuple[int, float]:
         except subprocess.TimeoutExpired:
             os.killpg(running.pid, signal.SIGKILL)
             code = running.wait()
-    return code, time.monotonic() - started
+    said = (checkout / "pytest.log").read_text("utf-8", errors="replace")
+    failed = code == _FAILED and _SAID_FAILED.search(said) is not None
+    return _Ended(code, failed, time.monotonic() - started)
 
 
 def table(verdicts: Iterable[Verdict]) -> str:

@@ -21,7 +21,11 @@ _REDRIVE: Final = "tests/integration/dead_letters/test_redrive.py"
 _OUTBOX: Final = "tests/integration/dead_letters/test_outbox.py"
 _BREAKER: Final = "tests/integration/dead_letters/test_breaker.py"
 _OWNERSHIP: Final = "tests/integration/ingest/test_ownership.py"
-_REFUSALS: Final = "tests/unit/ingest/test_claim.py"
+_CROWD: Final = f"{_DECODE}::test_each_shape_of_poison_has_its_reason_alone_and_in_a_crowd"
+_REFUSALS: Final = (
+    "tests/unit/ingest/test_claim.py"
+    "::test_a_position_that_means_something_else_is_refused_with_the_remedy"
+)
 _SNAPSHOTS: Final = "tests/integration/api/test_snapshots.py"
 
 MUTANTS: Final = (
@@ -183,7 +187,10 @@ MUTANTS: Final = (
         file="ingest/worker.py",
         old="        self._await_write()\n        reached(IN_REVOKE)\n",
         new="        reached(IN_REVOKE)\n",
-        test="tests/unit/ingest/test_revoke.py",
+        test=(
+            "tests/unit/ingest/test_revoke.py"
+            "::test_a_revoke_waits_for_the_batch_that_is_being_written"
+        ),
     ),
     Mutant(
         name="pause-keeps-gathered",
@@ -224,7 +231,7 @@ MUTANTS: Final = (
         file="ingest/claim.py",
         old="    if next_offset < broker.low:\n",
         new="    if False:\n",
-        test=_REFUSALS,
+        test=f"{_REFUSALS}[9-broker2-Retention gap]",
     ),
     Mutant(
         name="recreated-topic-read-on",
@@ -232,7 +239,7 @@ MUTANTS: Final = (
         file="ingest/claim.py",
         old='    if row["topic_id"] not in (None, broker.topic_id):\n',
         new="    if False:\n",
-        test=_REFUSALS,
+        test=f"{_REFUSALS}[15-broker1-Recreated topic]",
     ),
     Mutant(
         name="old-build-taken",
@@ -240,7 +247,7 @@ MUTANTS: Final = (
         file="ingest/claim.py",
         old='    if session.target is None and row != ("live",):\n',
         new="    if False:\n",
-        test=_OWNERSHIP,
+        test=f"{_OWNERSHIP}::test_a_session_from_before_a_swap_takes_nothing",
     ),
     Mutant(
         name="newer-owner-overlooked",
@@ -248,7 +255,10 @@ MUTANTS: Final = (
         file="ingest/claim.py",
         old="        if lost:\n            raise FencedError(lost)\n        taken = {",
         new="        taken = {",
-        test=("tests/faults/test_a_claim_takes_what_is_new_beside_what_is_its_own.py"),
+        test=(
+            "tests/faults/test_a_claim_takes_what_is_new_beside_what_is_its_own.py"
+            "::test_nothing_is_taken_where_somebody_newer_owns_one_of_them"
+        ),
     ),
     Mutant(
         name="ghosts-stay",
@@ -256,7 +266,7 @@ MUTANTS: Final = (
         file="ingest/claim.py",
         old="    timer.start()\n",
         new="",
-        test=_OWNERSHIP,
+        test=f"{_OWNERSHIP}::test_whatever_of_ours_holds_a_position_is_ended_by_a_taker_over",
     ),
     Mutant(
         name="fresh-without-the-end",
@@ -264,7 +274,7 @@ MUTANTS: Final = (
         file="ingest/claim.py",
         old='" complete_as_of = CASE WHEN next_offset >= %(high)s"',
         new='" complete_as_of = CASE WHEN true"',
-        test=_OWNERSHIP,
+        test=f"{_OWNERSHIP}::test_a_position_is_complete_as_of_a_time_only_once_the_end_seen_then_is_reached",
     ),
     Mutant(
         name="replaced-owner-notes",
@@ -272,7 +282,7 @@ MUTANTS: Final = (
         file="ingest/claim.py",
         old='" WHERE topic = %(topic)s AND partition = %(partition)s AND owner_epoch = %(epoch)s"',
         new='" WHERE topic = %(topic)s AND partition = %(partition)s AND %(epoch)s > 0"',
-        test=_OWNERSHIP,
+        test=f"{_OWNERSHIP}::test_who_was_replaced_says_nothing_of_freshness_and_learns_of_it",
     ),
     # Reading events.
     Mutant(
@@ -281,7 +291,7 @@ MUTANTS: Final = (
         file="ingest/columns.py",
         old="        bulk.refuse(who, at != bulk.end)\n",
         new="",
-        test=_DECODE,
+        test=f"{_CROWD}[70-trailing]",
     ),
     Mutant(
         name="key-not-compared-in-a-crowd",
@@ -289,7 +299,7 @@ MUTANTS: Final = (
         file="ingest/columns.py",
         old="        _compare_keys(bulk, ordered[form.key_at], keys)\n",
         new="",
-        test=_DECODE,
+        test=f"{_CROWD}[70-key_mismatch]",
     ),
     Mutant(
         name="sign-lost",
@@ -297,7 +307,7 @@ MUTANTS: Final = (
         file="ingest/bulk.py",
         old="        value: Ints = word >> spare\n",
         new="        value: Ints = abs(word >> spare)\n",
-        test=_DECODE,
+        test=f"{_DECODE}::test_many_at_once_are_read_as_one_by_one",
     ),
     # Folding and writing.
     Mutant(
@@ -306,7 +316,7 @@ MUTANTS: Final = (
         file="ingest/fold.py",
         old="        return max(events, key=lambda event: event.version)  #",
         new="        return max(reversed(events), key=lambda event: event.version)  #",
-        test="tests/unit/ingest/test_fold.py",
+        test="tests/unit/ingest/test_fold.py::test_any_cut_of_the_log_is_one_event_at_a_time",
     ),
     Mutant(
         name="counters-not-corrected",
@@ -383,7 +393,10 @@ MUTANTS: Final = (
         file="ingest/breaker.py",
         old="    return dead & _RUN == _RUN or dead.bit_count() > MOST_DEAD\n",
         new="    return False\n",
-        test="tests/unit/ingest/test_breaker.py",
+        test=(
+            "tests/unit/ingest/test_breaker.py"
+            "::test_the_twentieth_dead_record_in_a_row_stops_the_partition"
+        ),
     ),
     Mutant(
         name="redrive-not-idempotent",
@@ -456,7 +469,10 @@ MUTANTS: Final = (
         file="api/page.py",
         old="(*terms, *(Term(name, down) for name in view_type.key if name not in named))",
         new="terms or tuple(Term(name, down) for name in view_type.key)",
-        test="tests/unit/api/test_texts.py",
+        test=(
+            "tests/unit/api/test_texts.py"
+            "::test_an_order_is_made_total_by_the_key_in_the_direction_of_its_last_term"
+        ),
     ),
     Mutant(
         name="everybody-sees-all",
@@ -464,7 +480,10 @@ MUTANTS: Final = (
         file="views/ddl.py",
         old="FOR SELECT TO {CUSTOMER} USING ({rows})",
         new="FOR SELECT TO {CUSTOMER} USING (true)",
-        test="tests/integration/api/test_callers.py::test_a_customer_sees_the_own_rows_and_nothing_else",
+        test=(
+            "tests/integration/api/test_callers.py"
+            "::test_a_customer_sees_the_own_rows_and_nothing_else"
+        ),
     ),
     Mutant(
         name="at-least-one",
@@ -472,7 +491,10 @@ MUTANTS: Final = (
         file="views/positions.py",
         old="return all(self.next_offsets.get(tp, 0) >= n for tp, n in other.next_offsets.items())",
         new="return any(self.next_offsets.get(tp, 0) >= n for tp, n in other.next_offsets.items())",
-        test="tests/unit/views/test_positions.py",
+        test=(
+            "tests/unit/views/test_positions.py"
+            "::test_a_vector_includes_another_where_each_partition_is_as_far"
+        ),
     ),
     Mutant(
         name="hidden-shown",
@@ -480,7 +502,7 @@ MUTANTS: Final = (
         file="api/selects.py",
         old='        yield column(target, "visible")\n',
         new='        yield "true"\n',
-        test="tests/integration/api/test_reading.py::test_hidden_rows_are_never_shown_anywhere",
+        test=("tests/integration/api/test_reading.py::test_hidden_rows_are_never_shown_anywhere"),
     ),
     Mutant(
         name="stale-position",
@@ -488,7 +510,10 @@ MUTANTS: Final = (
         file="api/position.py",
         old="        if not consistency.vector.includes(requirement.at_least):\n",
         new="        if False:\n",
-        test="tests/integration/api/test_waiting.py::test_the_time_out_is_kept_and_says_what_is_there",
+        test=(
+            "tests/integration/api/test_waiting.py"
+            "::test_the_time_out_is_kept_and_says_what_is_there"
+        ),
     ),
     # Rebuilds.
     Mutant(
@@ -524,6 +549,9 @@ MUTANTS: Final = (
         file="rebuild/swap.py",
         old="    if not same_vector(ends, starts):\n",
         new="    if any(starts.get(p, 0) > n for p, n in ends.items()):\n",
-        test="tests/unit/rebuild/test_swap.py",
+        test=(
+            "tests/unit/rebuild/test_swap.py"
+            "::test_a_build_that_holds_other_events_is_not_switched_to"
+        ),
     ),
 )

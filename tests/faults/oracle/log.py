@@ -54,12 +54,8 @@ class Registry:
 
 
 def high_watermarks(bootstrap: str, topics: Iterable[str]) -> dict[tuple[str, int], int]:
-    """The end of every partition of the topics, as of now."""
-    consumer = _consumer(bootstrap)
-    try:
-        return {at: high for at, (_, high) in _watermarks(consumer, topics).items()}
-    finally:
-        consumer.close()
+    """The end of every partition of the topics, as of now; open transactions are before it."""
+    return {at: high for at, (_, high) in _watermarks(bootstrap, topics).items()}
 
 
 def read_log(
@@ -70,22 +66,22 @@ def read_log(
     `until` gives the next offset per partition; without it the end is the high watermark as of
     now. The records of one partition come in offset order.
     """
-    consumer = _consumer(bootstrap)
+    marks = _watermarks(bootstrap, topics)
+    pinned = {at: high for at, (_, high) in marks.items()} if until is None else dict(until)
+    _refuse_gaps(marks, pinned)
+    consumer = _consumer(bootstrap, "read_committed")
     try:
-        marks = _watermarks(consumer, topics)
-        pinned = {at: high for at, (_, high) in marks.items()} if until is None else dict(until)
-        _refuse_gaps(marks, pinned)
         return _read(consumer, {at: end for at, end in pinned.items() if end > 0}), pinned
     finally:
         consumer.close()
 
 
-def _consumer(bootstrap: str) -> Consumer:
+def _consumer(bootstrap: str, isolation: str) -> Consumer:
     return Consumer(
         {
             "bootstrap.servers": bootstrap,
             "group.id": f"oracle-{uuid.uuid4()}",
-            "isolation.level": "read_committed",
+            "isolation.level": isolation,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",
@@ -95,22 +91,28 @@ def _consumer(bootstrap: str) -> Consumer:
     )
 
 
-def _watermarks(
-    consumer: Consumer, topics: Iterable[str]
-) -> dict[tuple[str, int], tuple[int, int]]:
-    marks: dict[tuple[str, int], tuple[int, int]] = {}
-    for topic in topics:
-        metadata = consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic]
-        if metadata.error is not None:
-            raise KafkaException(metadata.error)
-        for partition in sorted(metadata.partitions):
-            low_high = consumer.get_watermark_offsets(
-                TopicPartition(topic, partition), timeout=_TIMEOUT_S
-            )
-            if low_high is None:
-                raise LogReadError(f"{topic}/{partition}: the broker told no watermarks")
-            marks[topic, partition] = low_high
-    return marks
+def _watermarks(bootstrap: str, topics: Iterable[str]) -> dict[tuple[str, int], tuple[int, int]]:
+    """First and next offset of each partition. A client that reads what is committed would be told
+    the last stable offset in place of the end: it can trail what was acknowledged."""
+    consumer = _consumer(bootstrap, "read_uncommitted")
+    try:
+        return {at: _marks(consumer, at) for topic in topics for at in _places(consumer, topic)}
+    finally:
+        consumer.close()
+
+
+def _places(consumer: Consumer, topic: str) -> list[tuple[str, int]]:
+    metadata = consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic]
+    if metadata.error is not None:
+        raise KafkaException(metadata.error)
+    return [(topic, partition) for partition in sorted(metadata.partitions)]
+
+
+def _marks(consumer: Consumer, at: tuple[str, int]) -> tuple[int, int]:
+    low_high = consumer.get_watermark_offsets(TopicPartition(*at), timeout=_TIMEOUT_S)
+    if low_high is None:
+        raise LogReadError(f"{at[0]}/{at[1]}: the broker told no watermarks")
+    return low_high
 
 
 def _refuse_gaps(marks: Mapping[tuple[str, int], tuple[int, int]], pinned: Positions) -> None:

@@ -28,7 +28,7 @@ def main() -> int:
     options = parser.parse_args()
     started_s = time.perf_counter()
     seeds = range(options.seed, options.seed + options.schedules)
-    finding, met, cpu_s = _played(seeds, options.processes)
+    finding, met, cpu_s = played(seeds, options.processes)
     wall_s = time.perf_counter() - started_s
     text = _report(
         seeds, met, spent=f"{wall_s:.0f} s, {cpu_s:.0f} s of processor time", finding=finding
@@ -39,7 +39,7 @@ def main() -> int:
     return 0 if finding is None else 1
 
 
-def _played(seeds: Sequence[int], processes: int) -> tuple[str | None, Counter[str], float]:
+def played(seeds: Sequence[int], processes: int) -> tuple[str | None, Counter[str], float]:
     """The first finding as text, what was met, and the processors' seconds."""
     parts = [seeds[start : start + AT_ONCE] for start in range(0, len(seeds), AT_ONCE)]
     met: Counter[str] = Counter()

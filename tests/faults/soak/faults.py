@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ import psycopg
 from confluent_kafka import KafkaException
 
 from dev.stack import Stack
+from ingest.watermarks import answers
 from tests.faults.harness.ground import Ground
 from tests.faults.harness.pgproxy import (
     CUT,
@@ -33,10 +33,12 @@ from tests.faults.harness.pgproxy import (
 from tests.faults.harness.producers import ABORTED, OpenTransaction, producer
 from tests.faults.harness.workers import SESSION_TIMEOUT_S, WorkerProcess
 from tests.faults.oracle import high_watermarks
-from tests.fixtures.waiting import eventually
+from tests.faults.oracle.log import LogReadError
+from tests.fixtures.waiting import eventually, let_last
 from views import CATALOGUE
 
 FROZEN_S: Final = 2.5 * SESSION_TIMEOUT_S
+ASKED_S: Final = 2.0
 SEEN_S: Final = 20.0
 """How long a fault waits for the evidence that it bit."""
 
@@ -56,7 +58,7 @@ class Scene:
 
     def pause(self, least_s: float, most_s: float) -> None:
         """Let a fault last."""
-        threading.Event().wait(self.chance.uniform(least_s, most_s))
+        let_last(self.chance.uniform(least_s, most_s))
 
     def bites(self, kinds: tuple[str, ...], before: int, *, least: int) -> int:
         """How often these kinds bit since; waits a while for so many."""
@@ -85,7 +87,7 @@ def _seen(probe: Callable[[], bool], timeout_s: float = SEEN_S) -> bool:
     def quiet() -> bool:
         try:
             return probe()
-        except (psycopg.Error, KafkaException):
+        except (psycopg.Error, KafkaException, LogReadError):
             return False
 
     try:
@@ -122,11 +124,12 @@ def every_worker_killed(scene: Scene) -> int:
 def worker_stopped(scene: Scene) -> int:
     """SIGTERM in the middle of its work: it ends by itself, with 0."""
     worker = scene.victim()
+    moving = worker.process.running
     code = worker.stop()
     if code != 0:
         scene.anomalies["I8 liveness"].append(f"a worker that was asked to end ended with {code}")
     worker.start()
-    return 1
+    return int(moving and code == 0)
 
 
 def worker_frozen(scene: Scene) -> int:
@@ -276,12 +279,13 @@ def broker_killed(scene: Scene) -> int:
 
 
 def broker_frozen(scene: Scene) -> int:
-    """SIGSTOP: its connections stay open and nothing answers."""
+    """SIGSTOP: its connections stay open; it bit if a question to it had no answer."""
     broker = scene.chance.choice(list(scene.stack.kafka.brokers))
     broker.freeze()
-    scene.pause(3, 6)
+    silent = not answers({"bootstrap.servers": broker.address}, "orders", ASKED_S)
+    scene.pause(1, 4)
     broker.thaw()
-    return 1
+    return int(silent)
 
 
 def transaction_left_open(scene: Scene) -> int:
@@ -289,9 +293,10 @@ def transaction_left_open(scene: Scene) -> int:
     thrown = scene.ground.traffic(3, seed=scene.chance.randrange(1 << 30), prefix=f"{ABORTED}open")
     records = islice(thrown, 6)
     left_open = OpenTransaction(scene.ground.place.bootstrap, records, scene.ground.ledger)
-    scene.pause(2, 5)
     ends = high_watermarks(scene.ground.place.bootstrap, CATALOGUE.topics)
-    held = sum(scene.ground.positions().get(place, 0) < end for place, end in ends.items())
+    scene.pause(2, 5)
+    stands = scene.ground.positions()
+    held = sum(stands.get(at, 0) <= first < ends[at] for at, first in left_open.first.items())
     left_open.abort()
     return held
 

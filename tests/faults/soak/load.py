@@ -126,6 +126,7 @@ class Load:
                 client = self._transactional()
             elif not self._transact(client, kept, thrown, aborts=chance.random() < ABORTS):
                 client = None
+        self._transactional()  # ends what is open: another of the same name, that nobody goes on
 
     def _transactional(self) -> Producer | None:
         client = producer(

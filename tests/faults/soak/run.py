@@ -32,6 +32,7 @@ from tests.faults.harness.ground import HEALED_S, Ground
 from tests.faults.harness.judge import BUILD, judge
 from tests.faults.oracle import Registry, high_watermarks, read_log
 from tests.faults.oracle.compare import hold
+from tests.faults.oracle.log import LogReadError
 from tests.faults.soak.faults import FAULTS, Scene
 from tests.faults.soak.load import Load
 from tests.faults.soak.watch import Watch
@@ -88,6 +89,7 @@ class Result:
     dead_letters: int = 0
     repeated: list[str] = field(default_factory=list)
     takeovers: int = 0
+    fenced: int = 0
     checked: Mapping[str, int] = field(default_factory=dict)
     codes: Counter[str] = field(default_factory=Counter)
     answer_s: list[float] = field(default_factory=list)
@@ -209,8 +211,9 @@ def _recovered(ground: Ground, timeout_s: float) -> float:
         try:
             if not ends:
                 ends.update(high_watermarks(ground.place.bootstrap, CATALOGUE.topics))
+            ground.supervise()
             return _is_well(ground, ends)
-        except (psycopg.Error, KafkaException):
+        except (psycopg.Error, KafkaException, LogReadError):
             return False
 
     try:
@@ -278,6 +281,7 @@ def _count(ground: Ground, load: Load, result: Result) -> None:
     }
     ((result.day,),) = ground.ask("SELECT current_date::text")
     result.takeovers = chain.takeovers(ground.links())
+    result.fenced = sum(worker.replaced for worker in ground.workers)
     result.dead_letters = int(ground.ask("SELECT count(*) FROM ingest.dead_letters")[0][0])
 
 

@@ -27,7 +27,7 @@ MOST_API_MB: Final = 400.0
 MOST_OPEN_FILES: Final = 150
 MOST_CONNECTIONS: Final = 50
 GROWTH_SHARE: Final = 0.15
-GROWTH_SLACK: Final = {"MB": 20.0, "open files": 8.0}
+GROWTH_SLACK: Final = {"MB": 20.0, "open files": 8.0, "connections": 8.0}
 SETTLING_S: Final = 60.0
 
 
@@ -135,9 +135,12 @@ class Watch:
             course = self.courses[name]
             found += _grown(name, "MB", course.growth(_mb))
             found += _grown(name, "open files", course.growth(_files))
-        return found + _above(
-            "the database", "connections", max(self.connections, default=0), MOST_CONNECTIONS
-        )
+        most = max(self.connections, default=0)
+        found += _above("the database", "connections", most, MOST_CONNECTIONS)
+        quarters = _quarters(self.connections)
+        if quarters:
+            found += _grown("the database", "connections", (quarters["first"], quarters["last"]))
+        return found
 
     def figures(self) -> dict[str, dict[str, Any]]:
         """For the report: most and growth of each process, and the database's connections."""

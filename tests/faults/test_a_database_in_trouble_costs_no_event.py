@@ -17,9 +17,10 @@ from tests.faults.harness.field import Field
 from tests.faults.harness.ground import Ground
 from tests.faults.harness.workers import WorkerProcess
 from tests.fixtures.disks import fill, small_disk
-from tests.fixtures.waiting import eventually
+from tests.fixtures.waiting import PATIENCE_S, eventually
 
-_S: Final = 60.0
+TIMES: Final = 3
+_S: Final = PATIENCE_S
 _OURS: Final = "application_name LIKE 'viewkeeper ingest%'"
 
 
@@ -97,25 +98,44 @@ def _blocked(stranger: psycopg.Connection[Any]) -> list[int]:
 
 def backends_killed(trouble: Trouble) -> int:
     """SIGKILL of a backend of the worker's, again and again: each time the server starts over."""
-    for _ in range(2):
-        ((pid,), *_others) = trouble.ask(f"SELECT pid FROM pg_stat_activity WHERE {_OURS}")
-        os.kill(pid, signal.SIGKILL)
+    ours = f"SELECT pid FROM pg_stat_activity WHERE {_OURS}"
+    for _ in range(TIMES):
+        with trouble.connect() as bystander:
+            (pid,) = eventually(lambda: trouble.ask(ours), _S, "the worker is connected")[0]
+            os.kill(pid, signal.SIGKILL)
+            eventually(lambda: _is_cut(bystander), _S, "the server has let everybody go")
         eventually(trouble.field.stack.postgres.answers, _S, "the server is back")
         trouble.ground.wait_for_progress(20)
-    return 2
+    return TIMES
+
+
+def _is_cut(bystander: psycopg.Connection[Any]) -> bool:
+    """A server of which one process was killed ends all the others."""
+    try:
+        bystander.execute("SELECT 1")
+    except psycopg.OperationalError:
+        return True
+    return False
 
 
 def stopped_at_once(trouble: Trouble) -> int:
     """Immediate stop: no checkpoint, no good-bye."""
-    trouble.field.stack.postgres.restart("immediate")
-    return 1
+    server = trouble.field.stack.postgres
+    server.stop("immediate")
+    stopped = not server.process.running
+    server.start()
+    return int(stopped)
 
 
 def killed(trouble: Trouble) -> int:
-    """SIGKILL of the postmaster."""
-    trouble.field.stack.postgres.kill()
-    trouble.field.stack.postgres.start()
-    return 1
+    """SIGKILL of the postmaster, again and again."""
+    server, gone = trouble.field.stack.postgres, 0
+    for _ in range(TIMES):
+        server.kill()
+        gone += not server.process.running
+        server.start()
+        trouble.ground.wait_for_progress(20)
+    return gone
 
 
 def read_only(trouble: Trouble) -> int:
@@ -152,17 +172,20 @@ def deadlock(trouble: Trouble) -> int:
 
 def statement_cancelled(trouble: Trouble) -> int:
     """A statement is ended in mid-batch, as a statement timeout does it (SQLSTATE 57014)."""
-    for _ in range(3):
+    ended = 0
+    for _ in range(TIMES):
         with _rows_held(trouble, "orders", 0) as stranger:
-            _cancel(stranger, _blocked(stranger))
+            ended += _cancel(stranger, _blocked(stranger))
     trouble.said("57014")
-    return 3
+    return ended
 
 
-def _cancel(stranger: psycopg.Connection[Any], pids: list[int]) -> None:
+def _cancel(stranger: psycopg.Connection[Any], pids: list[int]) -> int:
+    """How many statements were ended."""
     for pid in pids:
         stranger.execute("SELECT pg_cancel_backend(%s)", (pid,))
     eventually(lambda: not set(pids) & set(_blocked(stranger)), _S, "their statements have ended")
+    return len(pids)
 
 
 def locked_for_long(trouble: Trouble) -> int:
@@ -192,7 +215,7 @@ Harm = Callable[[Trouble], int]
 HARMS: Final[Mapping[str, Harm]] = {
     "backends killed in a loop": backends_killed,
     "immediate stop": stopped_at_once,
-    "postmaster killed": killed,
+    "postmaster killed in a loop": killed,
     "read-only": read_only,
     "no connections left": no_connections_left,
     "deadlock": deadlock,
@@ -208,7 +231,7 @@ def _suffer(harm: Harm, kind: str, *, field: Field, ground: Ground) -> None:
     ground.bites.bit(kind, harm(Trouble(field, ground, worker)))
     trickle.stop()
     ground.must_be_right()
-    worker.wait_ready()
+    ground.wait_ready(worker)
 
 
 @pytest.mark.parametrize("kind", HARMS)

@@ -18,13 +18,13 @@ from tests.faults.harness.ground import Ground, Place
 from tests.faults.harness.pair import Pair
 from tests.fixtures.databases import migrate
 from tests.fixtures.topics import recreate_topics
-from tests.fixtures.waiting import eventually
+from tests.fixtures.waiting import PATIENCE_S, eventually
 from tests.integration.api.conftest import settings
 from views.positions import parse_position
 
 FAILED_OVER: Final = "fail-over to a standby"
 WENT_BACK: Final = "position gone back in a fail-over"
-_BACK_S: Final = 40.0
+_BACK_S: Final = PATIENCE_S
 Positions = Mapping[tuple[str, int], int]
 
 
@@ -46,6 +46,7 @@ def ground(field: Field, pair: Pair, tmp_path: Path, bites: Bites) -> Iterator[G
         registry_url=field.stack.registry.url,
         ids=field.ids,
         group=f"pair-{pair.primary.port}",
+        seed=field.seed,
     )
     with Ground(place, tmp_path, bites) as made:
         yield made

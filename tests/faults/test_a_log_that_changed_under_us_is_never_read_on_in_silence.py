@@ -16,14 +16,14 @@ from dev.kafka import KafkaCluster
 from tests.faults.harness.bites import Bites
 from tests.faults.harness.commands import answer, command
 from tests.faults.harness.field import Field
-from tests.faults.harness.ground import HEALED_S, Ground
+from tests.faults.harness.ground import Ground
 from tests.faults.harness.producers import Ledger, send
 from tests.faults.harness.registryfront import OTHER_SCHEMA
 from tests.faults.harness.workers import WorkerProcess
 from tests.faults.oracle import Registry, check_invariants, expect, high_watermarks, read_log
 from tests.faults.oracle.compare import differences, hold
 from tests.fixtures.topics import recreate_topics
-from tests.fixtures.waiting import eventually
+from tests.fixtures.waiting import PATIENCE_S, eventually
 from views import CATALOGUE
 
 RECREATED: Final = "topic recreated under a worker"
@@ -31,7 +31,7 @@ TRIMMED: Final = "records deleted past the position"
 ADDED: Final = "partitions added under a worker"
 CUT: Final = "log replaced by an older copy"
 OTHER_CLUSTER: Final = "another cluster at the same address"
-NAMED_S: Final = 60.0
+NAMED_S: Final = PATIENCE_S
 Positions = Mapping[tuple[str, int], int]
 
 
@@ -104,11 +104,11 @@ def test_a_topic_created_anew_and_filled_at_once_is_refused_and_rebuilt_from_by_
     ground.bites.bit(RECREATED)
     command(ground, "rebuild", "--other-log")
     ends = high_watermarks(ground.place.bootstrap, CATALOGUE.topics)
-    eventually(lambda: hold(ground.place.dsn, "build_2").next_offsets == ends, HEALED_S, "all in")
+    eventually(lambda: hold(ground.place.dsn, "build_2").next_offsets == ends, NAMED_S, "all in")
     assert taken(ground, "known", "build_2") == 0
     # Dead letters of the first life stay on record, under the same coordinates.
     assert [said for said in wrong(ground, "build_2") if not said.startswith("dead letter")] == []
-    worker.wait_ready()
+    ground.wait_ready(worker)
 
 
 def test_records_deleted_before_they_were_read_are_named_and_accepted_by_command(
@@ -129,7 +129,7 @@ def test_records_deleted_before_they_were_read_are_named_and_accepted_by_command
     made = answer(ground, "positions", "accept-gap", "orders", "0", "--as", "ann")
     assert (made["from_offset"], made["to_offset"], made["decided_by"]) == (before, low, "ann")
     ground.wait_until_in()
-    worker.wait_ready()
+    ground.wait_ready(worker)
     (kept,) = answer(ground, "positions", "decisions")["decisions"]
     assert (kept["decision"], kept["partition"]) == ("accept-gap", 0)
 
@@ -196,7 +196,7 @@ def test_a_log_replaced_by_an_older_copy_is_refused_also_when_it_has_grown_past_
     for topic, number in sorted(before):
         answer(ground, "positions", "accept-log", topic, str(number), "--as", "ann")
     ground.wait_until_in()
-    worker.wait_ready()
+    ground.wait_ready(worker)
     assert len(answer(ground, "positions", "decisions")["decisions"]) == 6
 
 

@@ -20,7 +20,7 @@ from tests.faults.harness.field import Field
 from tests.faults.harness.ground import Ground
 from tests.faults.oracle import Registry, check_invariants, expect, high_watermarks, read_log
 from tests.faults.oracle.compare import differences, hold
-from tests.fixtures.waiting import eventually
+from tests.fixtures.waiting import PATIENCE_S, eventually
 from views import CATALOGUE
 
 WORKER_KILLED: Final = "worker killed while a rebuild runs"
@@ -29,7 +29,7 @@ BROKER_RESTARTED: Final = "broker restarted while a rebuild runs"
 POSTGRES_RESTARTED: Final = "PostgreSQL restarted while a rebuild runs"
 REFUSED: Final = "rebuild refused"
 _REBUILD_S: Final = 180.0
-_HEALED_S: Final = 60.0
+_HEALED_S: Final = PATIENCE_S
 ROOT: Final = Path(__file__).parents[2]
 
 
@@ -139,7 +139,7 @@ def wrong(ground: Ground, build: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("orders", "rate"), [(500, 450), pytest.param(4_000, 700, marks=pytest.mark.proof)]
+    ("orders", "rate"), [(500, 180), pytest.param(4_000, 700, marks=pytest.mark.proof)]
 )
 def test_a_rebuild_goes_on_whatever_breaks(
     field: Field, ground: Ground, orders: int, rate: int

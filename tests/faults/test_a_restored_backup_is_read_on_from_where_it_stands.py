@@ -12,10 +12,10 @@ from dev.postgres import Postgres
 from dev.stack import OWNER
 from tests.faults.harness.field import Field
 from tests.faults.harness.ground import Ground
-from tests.fixtures.waiting import eventually
+from tests.fixtures.waiting import PATIENCE_S, eventually
 
 WENT_BACK: Final = "position gone back by a restored backup"
-_S: Final = 60.0
+_S: Final = PATIENCE_S
 
 
 def _back_up(server: Postgres, name: str) -> Path:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
+from psycopg import sql
 
 from tests.faults.harness.bites import Bites
 from tests.faults.harness.field import Field
@@ -15,12 +16,16 @@ from tests.faults.harness.ground import Ground
 from tests.faults.harness.workers import WorkerProcess
 from tests.fixtures.content import Writer, following, order_content, payment_content
 from tests.fixtures.traffic import START_MS, Record
-from tests.fixtures.waiting import eventually
+from tests.fixtures.waiting import PATIENCE_S, eventually
 
 MET: Final = "an order and its payments met in its row"
 ORDERS, PAYMENTS = ("orders", 0), ("payments", 0)
 PAIRS: Final = 20
-_S: Final = 60.0
+MANY: Final = 10_000
+LEAST_WAITS: Final = 100
+LONG: Final = "10ms"
+_HELD_S: Final = 0.05
+_S: Final = PATIENCE_S
 _BLOCKED: Final = """
     SELECT count(*) FROM pg_stat_activity a
     JOIN pg_stat_activity h ON h.pid = ANY (pg_blocking_pids(a.pid))
@@ -107,23 +112,38 @@ def test_an_order_and_its_payments_wait_for_each_other_in_its_row(narrow: Ground
     narrow.must_be_right()
 
 
+def _waits(log: Path, from_byte: int) -> int:
+    """How often the server says that somebody waits for a lock for longer than `LONG`."""
+    return log.read_bytes()[from_byte:].count(b"still waiting for")
+
+
 @pytest.mark.proof
 @pytest.mark.timeout(1_800)
-def test_ten_thousand_orders_and_payments_meet_under_load(narrow: Ground) -> None:
-    pairs = Pairs(narrow, seed=99, count=10_000)
-    holders = _holders(narrow)
+def test_ten_thousand_orders_and_payments_meet_under_load(
+    field: Field, narrow: Ground, record_property: Callable[[str, object], None]
+) -> None:
+    """Both workers come to the same orders at the same time, and each holds its rows for a while
+    before it commits: the server counts who waits for whom, and looks for deadlocks at once."""
+    server, database = field.stack.postgres, narrow.place.dsn.rpartition("/")[2]
+    for setting in ("log_lock_waits = on", f"deadlock_timeout = '{LONG}'"):
+        change = sql.SQL("ALTER DATABASE {} SET " + setting)
+        server.execute(change.format(sql.Identifier(database)))
+    pairs = Pairs(narrow, seed=99, count=MANY)
+    _holders(narrow)
+    log = server.process.log_path
+    from_byte = log.stat().st_size
+    narrow.proxy.delay_s = _HELD_S
     both = [one for pair in zip(pairs.orders(), pairs.payments(), strict=True) for one in pair]
-    trickle = narrow.trickle(both, per_s=600)
-    seen = 0
-
-    def all_in() -> bool:
-        nonlocal seen
-        one, other = holders[ORDERS], holders[PAYMENTS]
-        seen += _blocked(narrow, one, other) or _blocked(narrow, other, one)
-        return sum(narrow.positions().values()) >= len(both)
-
-    eventually(all_in, 600, "all pairs are in")
+    trickle = narrow.trickle(both, per_s=500)
+    eventually(lambda: sum(narrow.positions().values()) >= len(both), 900, "all pairs are in")
     trickle.stop()
-    assert seen > 0, "they never met"
-    narrow.bites.bit(MET, seen)
+    waits = _waits(log, from_byte)
+    narrow.bites.bit(MET, waits)
+    record_property("said", f"{MANY:,} pairs, {waits} times one waited for the other")
+    assert waits >= LEAST_WAITS, "they hardly met"
     narrow.must_be_right()
+    ((deadlocks,),) = narrow.ask(
+        "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    )
+    assert deadlocks == 0
+    assert not [worker for worker in narrow.workers if "deadlock" in worker.log]

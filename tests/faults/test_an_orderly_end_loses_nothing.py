@@ -11,7 +11,7 @@ from cli.main import app
 from tests.faults.harness.ground import Ground
 from tests.faults.harness.workers import QUICK, WorkerProcess
 from tests.faults.oracle import high_watermarks
-from tests.fixtures.waiting import eventually
+from tests.fixtures.waiting import PATIENCE_S, eventually
 from views import CATALOGUE
 from views.positions import PositionVector
 
@@ -19,7 +19,7 @@ TERMINATED: Final = "SIGTERM with a batch in hand"
 STOPPED: Final = "stopped at a position in mid-stream"
 PAUSED: Final = "topic paused in mid-stream"
 TIMES: Final = 3
-_S: Final = 60.0
+_S: Final = PATIENCE_S
 
 
 def _run(ground: Ground, *arguments: str) -> str:
@@ -85,14 +85,19 @@ def test_a_paused_topic_stands_still_and_goes_on_where_it_stood(ground: Ground, 
         ends = high_watermarks(ground.place.bootstrap, CATALOGUE.topics)
         return sum(end for (name, _), end in ends.items() if name == topic) - at(paused=True)
 
+    def stands_still() -> bool:
+        """While the other topic goes on."""
+        stood, moved = at(paused=True), at(paused=False)
+        eventually(lambda: at(paused=False) >= moved + 50, _S, "the other topic goes on")
+        return at(paused=True) == stood
+
     trickle = ground.trickle(ground.traffic(50_000, seed=44), per_s=150)
     ground.worker()
     ground.wait_for_progress(100)
     _run(ground, "pause", topic)
+    eventually(stands_still, _S, "the worker has looked, and holds back")
     eventually(lambda: lag() >= 100, _S, "the paused topic falls behind")
-    stood, moved = at(paused=True), at(paused=False)
-    eventually(lambda: at(paused=False) >= moved + 50, _S, "the other topic goes on")
-    assert at(paused=True) == stood
+    assert stands_still()
     ground.bites.bit(PAUSED)
     _run(ground, "resume", topic)
     trickle.stop()

@@ -11,7 +11,7 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 from tests.faults.harness.ground import Ground
 from tests.fixtures.content import Writer, order_content
 from tests.fixtures.traffic import START_MS, Record
-from tests.fixtures.waiting import eventually
+from tests.fixtures.waiting import PATIENCE_S, eventually
 
 LARGE: Final = "message at the size limit"
 REFUSED: Final = "message past the size limit"
@@ -59,7 +59,7 @@ def test_messages_at_the_size_limit_land_with_their_neighbours(
     ((kept,),) = ground.ask("SELECT length(value) FROM ingest.dead_letters WHERE key = 'large-cut'")
     assert kept == len(first) // 2
     ground.bites.bit(LARGE, len(good) + 1)
-    eventually(worker.ready, 60, "the worker is ready")
+    eventually(worker.ready, PATIENCE_S, "the worker is ready")
 
 
 def test_a_message_past_the_limit_is_refused_to_its_producer(ground: Ground) -> None:

@@ -27,8 +27,8 @@ Declared = Annotated[
     list[str] | None,
     typer.Option(
         "--except",
-        metavar="VIEW.COLUMN",
-        help="A column that is expected to differ: reported, not failed on. May be repeated.",
+        metavar="VIEW[.COLUMN]",
+        help="What is expected to differ: reported, not failed on. May be repeated.",
     ),
 ]
 Throttle = Annotated[
@@ -199,7 +199,7 @@ def quiet_settings() -> IngestSettings:
 
 def _declared(names: list[str] | None) -> tuple[str, ...]:
     try:
-        return run.declared_columns(names or ())
+        return run.declared(names or ())
     except ValueError as error:
         raise UsageError(str(error)) from error
 
@@ -327,7 +327,7 @@ def _show_result(result: Result) -> None:
         columns = [f"{name} {count:,}" for name, count in view.columns.most_common()]
         columns += [f"{name} {count:,} (declared)" for name, count in view.declared.most_common()]
         counts.add_row(
-            view.view,
+            f"{view.view} (declared)" if view.expected else view.view,
             f"{view.rows:,}",
             f"{view.missing:,}",
             f"{view.too_many:,}",

@@ -121,10 +121,16 @@ def drop(connection: Connection[Row], build: Build) -> None:
 
 def is_whole(connection: Connection[Row], build: Build) -> bool:
     """Whether the build has its indexes and aggregates: from here on it is kept by deltas."""
-    row = connection.execute(
-        "SELECT count(*) FROM ingest.build_views WHERE number = %s", (build.number,)
-    ).fetchone()
-    return row is not None and row[0] >= len(CATALOGUE.views)
+    return not lacking(connection, build)
+
+
+def lacking(connection: Connection[Row], build: Build) -> list[str]:
+    """The views of the catalogue that a build does not hold: they came after it was made."""
+    rows = connection.execute(
+        "SELECT view FROM ingest.build_views WHERE number = %s", (build.number,)
+    )
+    known = {row[0] for row in rows}
+    return [view.name for view in CATALOGUE.views if view.name not in known]
 
 
 def make_whole(connection: Connection[Row], build: Build) -> None:

@@ -65,9 +65,13 @@ class Difference:
 
 @dataclass(slots=True)
 class ViewResult:
-    """What was found in one table. `declared` counts differences that were named beforehand."""
+    """What was found in one table. `declared` counts differences that were named beforehand.
+
+    With `expected` the whole table was: whatever differs in it is counted and is no fault.
+    """
 
     view: str
+    expected: bool = False
     rows: int = 0
     missing: int = 0
     too_many: int = 0
@@ -78,7 +82,7 @@ class ViewResult:
     @property
     def equal(self) -> bool:
         """Whether nothing was found that was not declared."""
-        return not (self.missing or self.too_many or self.different)
+        return self.expected or not (self.missing or self.too_many or self.different)
 
 
 @dataclass(slots=True)
@@ -100,9 +104,10 @@ class Result:
         return sum(view.rows for view in self.views)
 
 
-def columns() -> set[str]:
-    """Every column that can be declared, as `view.column`."""
-    return {f"{view.name}.{c.name}" for view in CATALOGUE.views for c in view.table.columns}
+def declarable() -> set[str]:
+    """What can be declared: every view, and every column as `view.column`."""
+    columns = {f"{view.name}.{c.name}" for view in CATALOGUE.views for c in view.table.columns}
+    return columns | {view.name for view in CATALOGUE.views}
 
 
 def compare(
@@ -114,13 +119,15 @@ def compare(
 ) -> Result:
     """Compare a build with the live one; each connection is in a transaction with its snapshot.
 
-    `declared` names columns (`orders.discount`) whose differences are expected: they are counted
-    and reported, and do not fail the proof. `pacer` makes what each side rests by.
+    `declared` names columns (`orders.discount`) and views whose differences are expected: they are
+    counted and reported, and do not fail the proof. `pacer` makes what each side rests by.
     """
     result = Result()
     for table in [*(view.table for view in CATALOGUE.views), TOMBSTONES, APPLIED_DEAD_LETTERS]:
+        found = ViewResult(table.name, expected=table.name in declared)
         named = {d.partition(".")[2] for d in declared if d.partition(".")[0] == table.name}
-        result.views.append(_compare_table(table, live, built, named, result.first, pacer))
+        _compare_table(table, live, built, named, (found, result.first), pacer)
+        result.views.append(found)
     result.views.append(_compare_positions(live, built, result))
     return result
 
@@ -130,10 +137,10 @@ def _compare_table(
     live: tuple[Connection[Row], str],
     built: tuple[Connection[Row], str],
     declared: Collection[str],
-    first: list[Difference],
+    into: tuple[ViewResult, list[Difference]],
     pacer: Callable[[], Pacer],
-) -> ViewResult:
-    found = ViewResult(table.name)
+) -> None:
+    found, _first = into
     ranges = _ranges(table, *live)
     with ThreadPoolExecutor(max_workers=2) as both:
         left, right = (
@@ -143,8 +150,7 @@ def _compare_table(
         if one == other:
             found.rows += one[0]
         else:
-            _compare_rows(_Range(table, bounds), live, built, declared, (found, first))
-    return found
+            _compare_rows(_Range(table, bounds), live, built, declared, into)
 
 
 Key = tuple[Any, ...]
@@ -249,6 +255,7 @@ def _compare_rows(
 
 def _count(found: ViewResult, difference: Difference, declared: Collection[str]) -> bool:
     """Count a difference; False where it was declared."""
+    shown = not found.expected
     if difference.live is None:
         found.missing += 1
     elif difference.built is None:
@@ -259,8 +266,8 @@ def _count(found: ViewResult, difference: Difference, declared: Collection[str])
         others = [name for name in difference.columns if name not in declared]
         found.columns.update(others)
         found.different += bool(others)
-        return bool(others)
-    return True
+        return shown and bool(others)
+    return shown
 
 
 def _stream(part: _Range, connection: Connection[Row], build: str) -> Generator[Row, None, None]:

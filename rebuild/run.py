@@ -117,10 +117,9 @@ def _dropped(connection: Connection[Row], gone: list[Build]) -> list[str]:
     return [build.name for build in gone]
 
 
-def declared_columns(names: Collection[str]) -> tuple[str, ...]:
-    """Columns named by an operator, checked against the catalogue. ValueError: there is none."""
-    known = compare.columns()
-    wrong = sorted(set(names) - known)
+def declared(names: Collection[str]) -> tuple[str, ...]:
+    """Views and columns named by an operator. ValueError: the catalogue has no such thing."""
+    wrong = sorted(set(names) - compare.declarable())
     if wrong:
-        raise ValueError(f"no view has the column {', '.join(wrong)}; name it view.column")
+        raise ValueError(f"there is no view or column {', '.join(wrong)}; name it view.column")
     return tuple(names)

@@ -275,11 +275,17 @@ class Work:
                 self._stop_at(ends, held, builder)
                 taker.take(redriven.missing_from(held, self.build.name))
                 self._watcher.say(f"comparing every row at {PositionVector(ends)}")
+                new = builds.lacking(held, self.live)
+                self.report.notes += [
+                    f"{view} is new: {self.live.name} does not hold it, so its rows have nothing to"
+                    " be compared with"
+                    for view in new
+                ]
                 with snapshot(self._dsn) as built:
                     self.report.result = compare.compare(
                         (held, self.live.name),
                         (built, self.build.name),
-                        declared=self._options.declared,
+                        declared=(*self._options.declared, *new),
                         pacer=lambda: Pacer(self._stop, look=share),
                     )
         self.report.position = str(PositionVector(ends))

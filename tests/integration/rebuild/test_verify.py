@@ -125,14 +125,42 @@ def test_a_declared_difference_is_reported_and_does_not_fail(
     log: Log, shop: Database, watcher: Watcher
 ) -> None:
     execute(shop, "UPDATE build_1.payments SET method = 'by hand'")
-    options = Options(declared=run.declared_columns(["payments.method"]))
+    options = Options(declared=run.declared(["payments.method"]))
     report = run.verify(log.settings(shop), options, watcher, threading.Event())
     assert report.ok
     assert report.result is not None
     declared = {view.view: dict(view.declared) for view in report.result.views}
     assert declared["payments"] == {"method": value(shop, "SELECT count(*) FROM build_1.payments")}
     with pytest.raises(ValueError, match=r"payments\.colour"):
-        run.declared_columns(["payments.colour"])
+        run.declared(["payments.colour"])
+
+
+def test_a_declared_view_may_differ_in_anything(log: Log, shop: Database, watcher: Watcher) -> None:
+    days = value(shop, "SELECT count(*) FROM build_1.daily_sales")
+    execute(shop, "DELETE FROM build_1.daily_sales")
+    options = Options(declared=run.declared(["daily_sales"]))
+    report = run.verify(log.settings(shop), options, watcher, threading.Event())
+    assert report.ok
+    assert report.result is not None
+    assert report.result.first == []
+    assert {view.view: view.missing for view in report.result.views}["daily_sales"] == days
+
+
+def test_a_view_that_the_live_build_does_not_hold_is_filled_and_compared_with_nothing(
+    log: Log, shop: Database, watcher: Watcher
+) -> None:
+    # As a migration leaves it, with a new table for events that were read before.
+    execute(
+        shop,
+        "DELETE FROM build_1.payments",
+        "DELETE FROM ingest.build_views WHERE view = 'payments'",
+    )
+    report = run.rebuild(log.settings(shop), Options(), watcher, threading.Event())
+    assert report.ok
+    assert report.swapped is not None
+    assert any(note.startswith("payments is new: build_1 does not hold") for note in report.notes)
+    assert log.judge(shop, report.build) == []
+    assert run.verify(log.settings(shop), Options(), watcher, threading.Event()).notes == []
 
 
 def test_a_second_one_is_told_who_is_at_it(log: Log, shop: Database, watcher: Watcher) -> None:

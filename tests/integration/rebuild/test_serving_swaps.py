@@ -186,9 +186,7 @@ class Late:
 
     def states(self) -> Counter[str]:
         """How many are in which state."""
-        query = (
-            "SELECT state FROM ingest.dead_letters WHERE starts_with(convert_from(key, 'UTF8'), %s)"
-        )
+        query = "SELECT state FROM ingest.dead_letters WHERE starts_with(encode(key, 'escape'), %s)"
         with psycopg.connect(self._shop.dsn) as connection:
             return Counter(row[0] for row in connection.execute(query, (LATE,)))
 

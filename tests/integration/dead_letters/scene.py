@@ -44,6 +44,10 @@ class Scene:
     ids: SchemaIds
     workers: list[Worker] = field(default_factory=list)
     told: int = 0
+    _write: Writer = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._write = Writer(self.ids)
 
     # The log.
 
@@ -74,7 +78,7 @@ class Scene:
         rng = random.Random(order_id)
         order = order_content(rng, order_id, customers=5)
         content = order if topic == "orders" else payment_content(rng, order, 0)
-        return self._record(order_id, Writer(self.ids)(topic, content | changes), topic)
+        return self._record(order_id, self._write(topic, content | changes), topic)
 
     def _record(self, order_id: str, value: bytes, topic: str = "orders") -> Record:
         self.told += 1

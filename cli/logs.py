@@ -9,6 +9,8 @@ import sys
 import structlog
 from structlog.typing import Processor
 
+# uvicorn says it of every handshake that is answered with a refusal: a flood would fill the log.
+_UNTRUE = "ASGI callable returned without completing handshake."
 _QUIET = ("httpx", "httpcore", "uvicorn.error", "websockets", "alembic")
 
 
@@ -39,6 +41,11 @@ def log_to_stderr() -> None:
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").addFilter(_is_true)
+
+
+def _is_true(record: logging.LogRecord) -> bool:
+    return record.msg != _UNTRUE
 
 
 def _rendered(*, coloured: bool) -> list[Processor]:

@@ -7,7 +7,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, Final
 
 import httpx
@@ -31,6 +31,7 @@ FLOOD: Final = 200
 SHARE: Final = 40
 MOST: Final = 60
 _WAIT_S: Final = 60
+_AT_ONCE: Final = 20
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ class Guests:
 
     def __init__(self, address: str) -> None:
         self._url = address.replace("http", "ws", 1)
-        self._open = AsyncExitStack()
+        self._turns = asyncio.Semaphore(_AT_ONCE)
         self.let_in: list[ClientConnection] = []
         self.refused: list[tuple[int, str, str]] = []
 
@@ -71,7 +72,11 @@ class Guests:
 
     async def come(self, names: Sequence[str]) -> None:
         """One for each address."""
-        await asyncio.gather(*map(self._one, names))
+        await asyncio.gather(*map(self._in_turn, names))
+
+    async def _in_turn(self, name: str) -> None:
+        async with self._turns:
+            await self._one(name)
 
     async def _one(self, name: str) -> None:
         try:
@@ -86,14 +91,16 @@ class Guests:
             code = json.loads(response.body)["errors"][0]["extensions"]["code"]
             self.refused.append((response.status_code, code, response.headers["Retry-After"]))
         else:
+            # At once: who says nothing is not waited for.
+            await socket.send('{"type": "connection_init"}')
+            async with asyncio.timeout(_WAIT_S):
+                assert json.loads(await socket.recv())["type"] == "connection_ack"
             self.let_in.append(socket)
 
 
 async def follow(socket: ClientConnection) -> Any:
     """The first result of a live query."""
     async with asyncio.timeout(_WAIT_S):
-        await socket.send('{"type": "connection_init"}')
-        await socket.recv()
         message = {"type": "subscribe", "id": "1", "payload": {"query": ORDER}}
         await socket.send(json.dumps(message))
         return json.loads(await socket.recv())["payload"]

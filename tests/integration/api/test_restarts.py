@@ -157,7 +157,8 @@ def test_rolling_restarts_under_load_fail_no_request(shop: Database, tmp_path: P
 
 @pytest.mark.proof
 def test_twenty_rolling_restarts_under_load_fail_no_request(shop: Database, tmp_path: Path) -> None:
-    with api_process(shop.api_dsn, tmp_path, workers=WORKERS, api_drain_s=1.0) as server:
+    patience = {"api_drain_s": 1.0, "api_acquire_timeout_s": 10}
+    with api_process(shop.api_dsn, tmp_path, workers=WORKERS, **patience) as server:
         load = Load(server.address, most_rest_s=4.0)
         took_s = asyncio.run(
             under_load(server, load, restarts=20, busy=8, thinking=16, strangers=4)
@@ -173,6 +174,7 @@ def test_twenty_rolling_restarts_under_load_fail_no_request(shop: Database, tmp_
         _PAGE.format(
             day=day,
             cpus=os.cpu_count(),
+            load=os.getloadavg()[0],
             restarts=len(took_s),
             failed=len(load.failed),
             connections=f"{load.connections:,}",
@@ -214,9 +216,10 @@ def test_answers_on_the_way_out_are_the_last_on_their_connection(
 _PAGE = """# Rolling restarts under load
 
 Made by `make proof ARGS="-k twenty_rolling_restarts"` on {day}, {cpus} cores, clients and server
-and database on the same machine: `viewkeeper api --workers 2` with its defaults, told to restart
-{restarts} times by SIGHUP, to its first process and to the whole group in turn, each time as soon
-as both workers were replaced.
+and database on the same machine, which had other work to do ({load:.0f} processes waited for its
+cores at the end): `viewkeeper api --workers 2` with its defaults, but for 10 s to wait for a
+connection to the database, was told to restart {restarts} times by SIGHUP, to its first process and
+to the whole group in turn, each time as soon as both workers were replaced.
 
 No client repeats a request. Half of them are GETs, half POSTs; whatever is not a whole answer is a
 failed request: a kept connection that was closed under a request too.

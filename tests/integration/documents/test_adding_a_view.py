@@ -98,11 +98,11 @@ def test_a_new_stream_with_its_view(
             database, "SELECT order_id FROM build_1.orders WHERE visible ORDER BY 1 LIMIT 200"
         )
     ]
-    events = list(_shipment_events(order_ids))
+    events = list(shipment_events(order_ids))
     file = tmp_path / "events.jsonl"
     file.write_text("".join(json.dumps(event) + "\n" for event in events))
     copy.viewkeeper("ingest", "--until", copy.produce(str(file)))
-    expected = _newest(events)
+    expected = newest_shipments(events)
     assert _shipments(database) == expected
     with copy.api(database) as client:
         nodes = ask(client, SHIPMENTS.query)["shipments"]["nodes"]
@@ -156,7 +156,7 @@ def _sold(settings: dict[str, str], database: Database) -> Rows:
     return {key: tuple(sums) for key, sums in sold.items()}
 
 
-def _shipment_events(order_ids: list[str]) -> Iterator[dict[str, Any]]:
+def shipment_events(order_ids: list[str]) -> Iterator[dict[str, Any]]:
     """One to four versions of each shipment, some twice, in any order."""
     rng = random.Random(5)
     steps = ("PACKED", "SENT", "DELIVERED", "RETURNED")
@@ -180,7 +180,7 @@ def _shipment_events(order_ids: list[str]) -> Iterator[dict[str, Any]]:
     yield from events
 
 
-def _newest(events: list[dict[str, Any]]) -> Rows:
+def newest_shipments(events: list[dict[str, Any]]) -> Rows:
     newest: Rows = {}
     for value in (event["value"] for event in events):
         key = (value["shipment_id"],)

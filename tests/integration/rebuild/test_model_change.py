@@ -1,6 +1,7 @@
 """docs/operating.md, "Changing the model", followed to the letter while the old release serves."""
 
 import json
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -18,6 +19,11 @@ from tests.fixtures.traffic import Traffic
 from tests.fixtures.waiting import eventually
 from tests.fixtures.walks import walks
 from tests.integration.documents.checkout import Checkout, ask
+from tests.integration.documents.test_adding_a_view import (
+    SHIPMENTS,
+    newest_shipments,
+    shipment_events,
+)
 from tests.integration.rebuild.parts import (
     Log,
     builds,
@@ -26,14 +32,20 @@ from tests.integration.rebuild.parts import (
     value,
     wait_until_live_includes,
 )
+from views.positions import parse_position
 
 (RECIPE,) = walks((REPOSITORY / "docs" / "operating.md").read_text("utf-8"), "Changing the model")
 COMMANDS: Final = [block.text for block in RECIPE.blocks if block.language == "sh"]
+(ANOTHER_KEY,) = walks(
+    (REPOSITORY / "docs" / "operating.md").read_text("utf-8"), "Changing a view's key"
+)
+KEY_COMMANDS: Final = [block.text for block in ANOTHER_KEY.blocks if block.language == "sh"]
 CHANGED: Final = {"orders.captured_count", "customer_totals.ordered", "daily_sales.ordered"}
 WAIT_S: Final = 60.0
 OLD: Final = """{ orders(first: 20) { nodes { orderId version paid paymentCount } }
   customerTotals(first: 20) { nodes { customerId ordered } } position { token build } }"""
 NEW: Final = "{ orders(first: 100) { nodes { orderId capturedCount } } position { token } }"
+BY_ORDER: Final = "{ shipments(first: 100) { nodes { orderId shipmentId version } } }"
 WRONG: Final = """
 SELECT count(*) FROM views.orders o WHERE captured_count <>
   (SELECT count(*) FROM views.payments p
@@ -161,3 +173,39 @@ def test_what_was_not_declared_stops_the_swap(log: Log, shop: Database, tmp_path
     assert report["swapped"] is None
     assert set(views["daily_sales"]["columns"]) == {"ordered"}
     assert live(shop) == "build_1"
+
+
+@pytest.mark.proof
+def test_a_view_gets_another_key_while_the_old_release_goes_on(
+    log: Log, shop: Database, tmp_path: Path
+) -> None:
+    expand, rebuild, swap, prove = KEY_COMMANDS
+    settings = {**log.environment(shop), "VIEWKEEPER_GROUP_ID": shop.name}
+    old = Checkout(tmp_path / "old", settings)
+    old.follow(SHIPMENTS)
+    events = list(shipment_events([f"order-{number}" for number in range(100)]))
+    (tmp_path / "events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events[:-20]))
+    old.viewkeeper("ingest", "--until", old.produce(str(tmp_path / "events.jsonl")))
+    new = Checkout(tmp_path / "new", settings)
+    shutil.copytree(old.folder, new.folder, dirs_exist_ok=True)
+    with working(old):
+        for edit in ANOTHER_KEY.edits:
+            edit.apply(new.folder)
+        new.shell(expand)
+        refused = new.shell("! viewkeeper ingest 2>&1")
+        assert "does not hold shipments_by_order" in refused
+        report = json.loads(new.shell(rebuild.strip() + " --json"))
+        (tmp_path / "later.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events[-20:]))
+        wait_until_live_includes(
+            shop, parse_position(old.produce(str(tmp_path / "later.jsonl")))
+        )  # the old worker goes on
+    assert (report["equal"], report["swapped"]) == (True, None)
+    assert any(note.startswith("shipments_by_order is new") for note in report["notes"])
+    new.shell(swap)
+    with working(new), new.api(shop) as client:
+        nodes = ask(client, BY_ORDER)["shipments"]["nodes"]
+    shown = [(node["orderId"], node["shipmentId"], int(node["version"])) for node in nodes]
+    expected = newest_shipments(events)
+    assert shown == sorted((row[2], key[0], row[0]) for key, row in expected.items())
+    new.shell(prove)
+    assert builds(shop) == {"build_2": "live"}

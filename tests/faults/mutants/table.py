@@ -27,6 +27,8 @@ _REFUSALS: Final = (
     "::test_a_position_that_means_something_else_is_refused_with_the_remedy"
 )
 _SNAPSHOTS: Final = "tests/integration/api/test_snapshots.py"
+_REBUILD: Final = "tests/integration/rebuild"
+_RACES: Final = f"{_REBUILD}/test_repair_races.py"
 
 MUTANTS: Final = (
     # What the design names.
@@ -553,5 +555,83 @@ MUTANTS: Final = (
             "tests/unit/rebuild/test_swap.py"
             "::test_a_build_that_holds_other_events_is_not_switched_to"
         ),
+    ),
+    Mutant(
+        name="ranges-counted-only",
+        bug="of two builds the rows of a range are counted and not compared",
+        file="rebuild/compare.py",
+        old="        if one == other:\n",
+        new="        if one[0] == other[0]:\n",
+        test=f"{_REBUILD}/test_every_column.py"
+        "::test_a_change_in_any_column_is_shown_with_both_values",
+    ),
+    Mutant(
+        name="last-range-left-out",
+        bug="rows behind the last bound of a table's ranges are not compared",
+        file="rebuild/compare.py",
+        old="    return list(zip([None, *ends], [*ends, None], strict=True))\n",
+        new="    return list(zip([None, *ends[:-1]], ends or [None], strict=True))\n",
+        test=f"{_REBUILD}/test_every_column.py::test_no_row_falls_between_two_ranges",
+    ),
+    Mutant(
+        name="tombstones-not-compared",
+        bug="what keeps a removed order removed is not compared",
+        file="rebuild/compare.py",
+        old="TOMBSTONES, APPLIED_DEAD_LETTERS]:",
+        new="APPLIED_DEAD_LETTERS]:",
+        test=f"{_REBUILD}/test_verify.py::test_whatever_was_changed_is_shown_and_cured_by_a_rebuild",
+    ),
+    Mutant(
+        name="declared-hides-all",
+        bug="a row with one declared difference is not looked at any further",
+        file="rebuild/compare.py",
+        old="        found.different += bool(others)\n",
+        new="        found.different += bool(others) and not named\n",
+        test=f"{_REBUILD}/test_verify.py::test_a_declared_difference_is_reported_and_does_not_fail",
+    ),
+    Mutant(
+        name="redriven-not-in-the-proof",
+        bug="letters that were redriven while a rebuild ran are not taken in before it is compared",
+        file="rebuild/work.py",
+        old="                taker.take(redriven.missing_from(held, self.build.name))\n",
+        new="",
+        test=f"{_REBUILD}/test_letters.py"
+        "::test_open_and_discarded_ones_stay_out_and_redriven_ones_go_in",
+    ),
+    Mutant(
+        name="redriven-not-in-the-swap",
+        bug="a letter that is redriven just before a swap holds the live build is lost",
+        file="rebuild/swap.py",
+        old="            taker.take(redriven.missing_from(connection, self._to.name))\n"
+        "            starts = lock_positions(connection, self._to.name)\n"
+        "            refuse_unequal",
+        new="            starts = lock_positions(connection, self._to.name)\n"
+        "            refuse_unequal",
+        test=f"{_REBUILD}/test_letters.py"
+        "::test_one_that_is_redriven_just_before_the_live_build_is_held_is_in_the_new_build",
+    ),
+    Mutant(
+        name="groups-of-the-right-row-only",
+        bug="a repair leaves the sums of the group that an order was in by mistake",
+        file="rebuild/repair.py",
+        old='        f" {ddl.text_of(_groups_of(aggregate, live.name))}"\n',
+        new='        f" {ddl.text_of(_groups_of(aggregate, _SCRATCH))}"\n',
+        test=f"{_RACES}::test_an_order_that_moved_between_customers_and_days_is_mended_with_all_their_sums",
+    ),
+    Mutant(
+        name="groups-of-the-wrong-row-only",
+        bug="a repair leaves the sums of the group that an order belongs to",
+        file="rebuild/repair.py",
+        old='        f" UNION {ddl.text_of(_groups_of(aggregate, _SCRATCH))}"\n',
+        new="",
+        test=f"{_RACES}::test_an_order_that_moved_between_customers_and_days_is_mended_with_all_their_sums",
+    ),
+    Mutant(
+        name="repair-stops-short",
+        bug="a repair does not read what the worker took in before it was kept out",
+        file="rebuild/repair.py",
+        old="                self._write(connection, session, scan.below(ends))\n",
+        new="",
+        test=f"{_RACES}::test_a_version_that_the_worker_took_in_between_is_not_taken_back",
     ),
 )

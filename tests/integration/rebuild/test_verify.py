@@ -131,6 +131,16 @@ def test_a_declared_difference_is_reported_and_does_not_fail(
     assert report.result is not None
     declared = {view.view: dict(view.declared) for view in report.result.views}
     assert declared["payments"] == {"method": value(shop, "SELECT count(*) FROM build_1.payments")}
+    execute(
+        shop,
+        "UPDATE build_1.payments SET amount = amount + 0.01 WHERE (order_id, payment_id) ="
+        " (SELECT order_id, payment_id FROM build_1.payments LIMIT 1)",
+    )
+    report = run.verify(log.settings(shop), options, watcher, threading.Event())
+    assert report.result is not None
+    columns = {view.view: dict(view.columns) for view in report.result.views}
+    assert columns["payments"] == {"amount": 1}, "a row's other columns are not declared"
+    assert not report.ok
     with pytest.raises(ValueError, match=r"payments\.colour"):
         run.declared(["payments.colour"])
 

@@ -104,9 +104,9 @@ class Metrics:
             ),
             "build": Gauge(
                 "viewkeeper_api_build",
-                "Number of the build that the last answer came from: 2 is build_2; 0: none yet.",
+                "Number of the build that answers come from, the oldest where processes differ.",
                 registry=self.registry,
-                multiprocess_mode="livemostrecent",
+                multiprocess_mode="livemin",
             ),
             "sockets": self._gauge("sockets", "WebSockets that are open."),
             "live_followers": self._gauge(

@@ -14,9 +14,12 @@ from psycopg import sql
 from tests.fixtures.databases import Database
 from tests.integration.api.compiled.both import Both, both_ways
 from tests.integration.api.shop import AGGREGATES
+from views.ddl import CLAIM, CUSTOMER
 
 ORDERS = 40_000
 MOST_SORTED = 200
+MOST_READ = 200
+"""Rows, for an operation of a customer who has ten orders and twenty payments."""
 
 FILL = (
     f"""INSERT INTO build_1.orders (order_id, version, event_id, status, customer_id, currency,
@@ -70,6 +73,10 @@ OPERATIONS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         {},
     ),
 }
+OF_A_CUSTOMER: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "own payments": ("{ payments { totalCount nodes { paymentId order { orderId } } } }", {}),
+    "an own payment": ('{ payment(orderId: "o17", paymentId: "p17") { status } }', {}),
+}
 GO_ON = """query ($after: String) { orders(first: 5, after: $after,
     orderBy: [{field: PLACED_AT, direction: DESC}]) {
     nodes { orderId } pageInfo { endCursor hasPreviousPage hasNextPage } } }"""
@@ -93,16 +100,26 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _explained(
-    database: Database, both: Both, *, query: str, variables: Mapping[str, Any], generic: bool
+    database: Database,
+    both: Both,
+    *,
+    query: str,
+    variables: Mapping[str, Any],
+    generic: bool,
+    customer: str | None = None,
 ) -> list[dict[str, Any]]:
+    """The plan for everybody's rows; or what was done for those of one customer."""
     text, values = both.statement(query, variables)
     given = sql.SQL(", ").join(map(sql.Literal, values))
-    explain = sql.SQL("EXPLAIN (FORMAT JSON) EXECUTE asked") + (
-        sql.SQL("({})").format(given) if values else sql.SQL("")
-    )
+    explain = sql.SQL("EXPLAIN (ANALYZE {}, FORMAT JSON) EXECUTE asked").format(
+        sql.SQL("off" if customer is None else "on")
+    ) + (sql.SQL("({})").format(given) if values else sql.SQL(""))
     with psycopg.connect(database.api_dsn) as connection:
         mode = "force_generic_plan" if generic else "force_custom_plan"
         connection.execute(f"SET plan_cache_mode = {mode}".encode())
+        if customer is not None:
+            connection.execute(f"SET ROLE {CUSTOMER}".encode())
+            connection.execute("SELECT set_config(%s, %s, false)", (CLAIM, customer))
         connection.execute(f"PREPARE asked AS {text}".encode())
         ((plans,),) = connection.execute(explain).fetchall()
     return [*_nodes(plans[0]["Plan"])]
@@ -143,3 +160,23 @@ def test_a_page_begins_at_its_cursor_and_ids_are_looked_up(large: Database, gene
             nodes = _explained(large, both, query=query, variables=variables, generic=generic)
             _require_indexes(nodes)
     assert any("ROW(" in node.get("Index Cond", "") for node in nodes) or query == BY_IDS
+
+
+@pytest.mark.parametrize("generic", [False, True], ids=["for these values", "for any values"])
+def test_the_rows_of_a_customer_are_found_without_looking_at_the_others(
+    large: Database, generic: bool
+) -> None:
+    with both_ways(large.api_dsn) as both:
+        for asked, (query, variables) in {**OPERATIONS, **OF_A_CUSTOMER}.items():
+            nodes = _explained(
+                large, both, query=query, variables=variables, generic=generic, customer="c17"
+            )
+            scans = [node for node in nodes if node.get("Relation Name") in ("orders", "payments")]
+            assert scans, asked
+            assert sum(map(_read, scans)) <= MOST_READ, asked
+
+
+def _read(scan: dict[str, Any]) -> float:
+    """Rows that were looked at."""
+    rows = scan["Actual Rows"] + scan.get("Rows Removed by Filter", 0)
+    return float(scan["Actual Loops"] * rows)

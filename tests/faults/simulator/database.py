@@ -20,6 +20,8 @@ from views.positions import Partition
 
 EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 SENT, LOCKED, OVER = range(3)
+LOCK_TIMEOUT = 32
+"""How often a transaction finds a row held, until the server's `lock_timeout` ends its wait."""
 _ENDINGS = 12
 
 
@@ -67,6 +69,7 @@ class Transaction(Future[None]):
         self.epochs = dict(epochs)
         self.state = SENT
         self.settled = False
+        self.waited = 0
         self.error: BaseException | None = None
 
     def done(self) -> bool:
@@ -157,6 +160,9 @@ class Database:
         transaction.build = transaction.store.build
         rows = self.builds[transaction.build]
         if any(rows[p].holder is not None for p in moves):
+            transaction.waited += 1
+            if transaction.waited == LOCK_TIMEOUT:
+                self._fail(transaction, "lock timeout")
             return
         lost = tuple(p for p in moves if not self._passes(transaction, rows[p], p))
         if lost:

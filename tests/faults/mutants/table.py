@@ -112,7 +112,7 @@ MUTANTS: Final = (
     Mutant(
         name="no-snapshot",
         bug="the statements of an operation see different moments",
-        file="api/read.py",
+        file="api/session.py",
         old="await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)",
         new="await connection.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)",
         test=f"{_SNAPSHOTS}::test_every_answer_is_one_snapshot_of_all_views_while_money_moves",

@@ -155,7 +155,7 @@ class Outbox:
                 self._topics.clear()
                 self._say(error)
                 wait_s = min(_BACKOFF_MOST_S, wait_s * 2)
-        self._close()
+        self.close()
 
     def turn(self) -> int:
         """Send at most SEND_AT_ONCE letters and note what was delivered; how many there were.
@@ -310,8 +310,8 @@ class Outbox:
             self._connection.close()
         self._connection = None
 
-    def _close(self) -> None:
-        """What was handed to the producer has been waited for, or is sent again."""
+    def close(self) -> None:
+        """Let go of both servers; what the producer still holds is sent again."""
         self._close_connection()
         self._producer = None
 

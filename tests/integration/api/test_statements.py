@@ -34,9 +34,9 @@ def test_an_operation_is_one_statement_whatever_it_asks_for(
         assert len(api.statements) == 1
 
 
-def test_the_first_operation_also_asks_which_build_is_live(api: Api) -> None:
+def test_which_build_is_live_was_asked_before_the_first_operation(api: Api) -> None:
     api.data("{ position { token } }")
-    assert len(api.statements) == 2
+    assert len(api.statements) == 1
 
 
 def test_what_is_refused_goes_the_plain_way_and_costs_statements_by_level(

@@ -1,6 +1,7 @@
 """Dead letters reach the topic `<topic>.dlq` as they came, at least once, and hold up nothing."""
 
 import threading
+from contextlib import closing
 from typing import Any
 
 from confluent_kafka import Consumer, Producer
@@ -91,8 +92,7 @@ def test_a_dead_letter_is_sent_with_its_bytes_its_headers_and_what_is_known_of_i
 
 def test_senders_at_the_same_time_do_not_send_the_same_row(scene: Scene) -> None:
     _bury(scene, 600)
-    turns = [_outbox(scene) for _ in range(3)]
-    threads = [threading.Thread(target=_drain, args=(turn, scene)) for turn in turns]
+    threads = [threading.Thread(target=_drain, args=(scene,)) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -102,9 +102,10 @@ def test_senders_at_the_same_time_do_not_send_the_same_row(scene: Scene) -> None
     assert len({dict(message.headers())["viewkeeper-id"] for message in messages}) == 600
 
 
-def _drain(outbox: Outbox, scene: Scene) -> None:
-    while _unsent(scene):
-        outbox.turn()
+def _drain(scene: Scene) -> None:
+    with closing(_outbox(scene)) as outbox:
+        while _unsent(scene):
+            outbox.turn()
 
 
 def _bury(scene: Scene, count: int) -> None:
@@ -144,7 +145,7 @@ def test_one_letter_that_the_broker_refuses_does_not_hold_up_the_others(scene: S
         "UPDATE ingest.dead_letters SET value = convert_to(repeat('x', 4000), 'UTF8')"
         ' WHERE "offset" = 2'
     )
-    outbox = _outbox(scene)
-    assert outbox.turn() == 3
-    assert _unsent(scene) == 1
-    assert outbox.turn() == 0
+    with closing(_outbox(scene)) as outbox:
+        assert outbox.turn() == 3
+        assert _unsent(scene) == 1
+        assert outbox.turn() == 0

@@ -16,7 +16,10 @@ from tests.integration.dead_letters.scene import LateSchema, Scene
 from tests.integration.ingest.running import BUILD, WAIT_S, dump, positions
 
 _CHANGED = ("positions", "dead_letters")
-_WAITS_FOR = "SELECT pid FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
+_WAITS_FOR = (
+    "SELECT pid FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
+    " AND application_name LIKE %s"
+)
 
 
 def _counter(scene: Scene) -> int:
@@ -185,9 +188,9 @@ def _redriven_up_to(scene: Scene, part: int) -> None:
         )
         process = scene.process("dead-letters", "redrive", "--all")
         try:
-            held_by = stranger.info.backend_pid
+            wanted = stranger.info.backend_pid, f"%/{process.pid}"
             eventually(
-                lambda: scene.query(_WAITS_FOR, held_by), WAIT_S, "the redrive waits for the letter"
+                lambda: scene.query(_WAITS_FOR, *wanted), WAIT_S, "the redrive waits for the letter"
             )
             process.send_signal(signal.SIGKILL)
             assert process.wait(WAIT_S) == -signal.SIGKILL

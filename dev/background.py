@@ -134,7 +134,8 @@ def supervise(brokers: int) -> None:
     with _lock_path().open("a+") as lock:
         _take(lock)
         with Stack(brokers=brokers, ports=PREFERRED, say=_tell) as stack:
-            _write_state(Status(os.getpid(), brokers, stack.environment()))
+            if not stop.is_set():
+                _write_state(Status(os.getpid(), brokers, stack.environment()))
             stop.wait()
         _state_path().unlink(missing_ok=True)
 

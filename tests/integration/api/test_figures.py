@@ -129,7 +129,8 @@ def test_operations_over_a_stream_are_counted_and_its_life_is_no_duration(shop: 
         once = client.post("/graphql", json={"query": NAMED}, headers=STREAM)
         assert [name for name, _ in events(once)] == ["next", "complete"]
         with client.stream("POST", "/graphql", json={"query": FOLLOWED}, headers=STREAM) as stream:
-            next(events(stream))
+            found = events(stream)  # kept: the end of a generator ends the stream
+            next(found)
             assert scrape(client).value("live_followers") == 1
         eventually(lambda: not scrape(client).value("live_followers"), 60, "the stream has ended")
         refused = client.post("/graphql", content=b"{", headers=STREAM)

@@ -8,7 +8,7 @@ import pytest
 from psycopg import Connection
 
 from ingest.errors import RefusedError
-from rebuild import repair, run, swap
+from rebuild import run, swap
 from rebuild.redriven import Row, Taker
 from rebuild.report import Options
 from tests.fixtures.databases import Database, DatabaseServer
@@ -25,7 +25,7 @@ from tests.integration.rebuild.parts import (
     wait_until_live_includes,
     worker,
 )
-from tests.integration.rebuild.racing import mend, once_before, wait_until_kept_out
+from tests.integration.rebuild.racing import mend, once_before
 from views.positions import PositionVector
 
 PREFIX = "late"
@@ -274,22 +274,5 @@ def test_one_that_is_redriven_just_before_its_order_is_repaired_stays_in(
     acted = once_before(monkeypatch, swap, "hold_live", lambda _held: late.redrive(late.first))
     mend(log, shop, order=late.orders(late.first)[0])
     assert acted == ["hold_live"]
-    assert late.held_by("build_1") == late.orders(late.first)
-    assert log.judge(shop, "build_1") == []
-
-
-def test_one_that_is_redriven_while_its_order_is_repaired_waits_and_goes_in(
-    log: Log, shop: Database, late: Late, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    redriving = threading.Thread(target=late.redrive, args=(late.first,))
-
-    def keep_out(held: Connection[Row]) -> None:
-        redriving.start()
-        wait_until_kept_out(held)
-
-    acted = once_before(monkeypatch, repair, "_overwrite", keep_out)
-    mend(log, shop, order=late.orders(late.first)[0])
-    redriving.join()
-    assert acted == ["_overwrite"]
     assert late.held_by("build_1") == late.orders(late.first)
     assert log.judge(shop, "build_1") == []

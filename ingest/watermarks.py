@@ -6,10 +6,11 @@ READ_UNCOMMITTED. The last stable offset, which READ_COMMITTED answers, can trai
 was already told is committed.
 """
 
+import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from confluent_kafka import (
     Consumer,
@@ -23,6 +24,9 @@ from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, Resou
 
 from ingest.errors import TransientError
 from views.positions import Partition
+
+_ELECTION_S: Final = 0.1
+"""Until a partition whose leader changes is asked again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +116,37 @@ def reaches(client: AdminClient | Consumer, topic: str, timeout_s: float) -> boo
 def _watermarks(
     admin: AdminClient, partitions: Iterable[Partition], spec: OffsetSpec, timeout_s: float
 ) -> dict[Partition, int]:
-    wanted = sorted(set(partitions))
-    if not wanted:
-        return {}
-    try:
-        asked = admin.list_offsets(
-            {TopicPartition(topic, partition): spec for topic, partition in wanted},
-            isolation_level=IsolationLevel.READ_UNCOMMITTED,
-            request_timeout=timeout_s,
-        )
-        answers = {tp: future.result(timeout_s) for tp, future in asked.items()}
-    except (KafkaException, TimeoutError) as error:
-        raise _away("the ends of its partitions", error) from error
+    wanted = {
+        TopicPartition(topic, partition): spec for topic, partition in sorted(set(partitions))
+    }
+    until = time.monotonic() + timeout_s
+    while wanted:
+        try:
+            return _listed(admin, wanted, timeout_s)
+        except (KafkaException, TimeoutError) as error:
+            if not _leader_moves(error) or time.monotonic() + _ELECTION_S > until:
+                raise _away("the ends of its partitions", error) from error
+        time.sleep(_ELECTION_S)
+    return {}
+
+
+def _listed(
+    admin: AdminClient, wanted: Mapping[TopicPartition, OffsetSpec], timeout_s: float
+) -> dict[Partition, int]:
+    asked = admin.list_offsets(
+        dict(wanted), isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=timeout_s
+    )
+    answers = {tp: future.result(timeout_s) for tp, future in asked.items()}
     return {(tp.topic, tp.partition): int(answer.offset) for tp, answer in answers.items()}
+
+
+def _leader_moves(error: Exception) -> bool:
+    """Whether it is over as soon as the new leader knows of itself: librdkafka's AdminClient
+    gives this answer on, where its consumer asks again."""
+    return isinstance(error, KafkaException) and error.args[0].code() in (
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+    )
 
 
 def _described(name: str, future: "Future[Any]", timeout_s: float) -> TopicInfo | None:

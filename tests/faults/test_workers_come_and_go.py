@@ -82,9 +82,10 @@ def test_a_storm_of_rebalances_leaves_the_workers_at_work(ground: Ground) -> Non
         leaving, coming = coming, _newcomer(ground)
         eventually(lambda: "event=assigned" in leaving.log, PATIENCE_S, "it is a member")  # noqa: B023
         (leaving.kill if turn % 2 else leaving.process.request_stop)()
-        ground.bites.bit(STORM)
     coming.kill()
-    assert steady.log.count("event=assigned") >= STORMS, "there was hardly a rebalance"
+    rebalances = steady.log.count("event=assigned")  # one may take several comers and goers
+    assert rebalances > STORMS // 2, "there was hardly a rebalance"
+    ground.bites.bit(STORM, rebalances - 1)
     ground.wait_for_progress(50)
     trickle.stop()
     ground.must_be_right()

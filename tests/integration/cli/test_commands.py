@@ -222,13 +222,13 @@ def test_a_worker_asked_to_stop_before_its_position_says_that_it_is_not_there(
     settings: Environment,
 ) -> None:
     command = [sys.executable, "-m", "cli.main", "ingest", "--until", "orders:1:99999"]
-    worker = subprocess.Popen(command, env=dict(settings), stderr=subprocess.PIPE, text=True)
-    try:
-        eventually(lambda: _owned(settings), TIMEOUT_S, "the worker is at work")
-        worker.send_signal(signal.SIGTERM)
-        said = worker.communicate(timeout=TIMEOUT_S)[1]
-    finally:
-        worker.kill()
+    with subprocess.Popen(command, env=dict(settings), stderr=subprocess.PIPE, text=True) as worker:
+        try:
+            eventually(lambda: _owned(settings), TIMEOUT_S, "the worker is at work")
+            worker.send_signal(signal.SIGTERM)
+            said = worker.communicate(timeout=TIMEOUT_S)[1]
+        finally:
+            worker.kill()
     assert worker.returncode == 1, said
     assert "stopped before orders:1:99999 was reached" in said
 

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Bites:
-    """Bites by kind. `parent` is told of each one too."""
+    """Bites by kind."""
 
-    parent: Bites | None = None
     _by_kind: Counter[str] = field(default_factory=Counter)
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
@@ -27,8 +26,6 @@ class Bites:
         with self._changed:
             self._by_kind[kind] += times
             self._changed.notify_all()
-        if self.parent is not None:
-            self.parent.bit(kind, times)
 
     def of(self, kind: str) -> int:
         """How often this kind bit."""

@@ -88,6 +88,8 @@ class Movements:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # A cancelled task holds the frames that it was in: a connection half made would stay open.
+        self._tasks.clear()
 
     async def until_there(
         self, work: Callable[[], Awaitable[T]], *, at_least: PositionVector | None, timeout_s: float

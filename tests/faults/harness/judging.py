@@ -83,6 +83,8 @@ class _Judge:
 def _everything(config: pytest.Config) -> bool:
     """Whether all tests were asked for that a run without arguments runs."""
     asked = config.option
-    chosen = (asked.keyword, asked.deselect, asked.lf, asked.stepwise, asked.collectonly)
+    chosen = [asked.keyword, asked.deselect, asked.collectonly]
+    # Options of pytest's cache, which a run may do without.
+    chosen += [getattr(asked, name, False) for name in ("lf", "stepwise")]
     all_files = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     return all_files and asked.markexpr == "not proof" and not any(chosen)

@@ -190,9 +190,14 @@ def test_twenty_rolling_restarts_under_load_fail_no_request(shop: Database, tmp_
 def test_a_process_alone_that_is_told_to_restart_ends_in_order(
     shop: Database, tmp_path: Path
 ) -> None:
-    with api_process(shop.api_dsn, tmp_path) as server, httpx.Client(timeout=20) as client:
-        assert client.post(server.address, json={"query": QUERY}).status_code == 200
-        assert server.stop(signal.SIGHUP) == 0
+    # Under nohup the tests pass on to it that it be unheard.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with api_process(shop.api_dsn, tmp_path) as server, httpx.Client(timeout=20) as client:
+            assert client.post(server.address, json={"query": QUERY}).status_code == 200
+            assert server.stop(signal.SIGHUP) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
     assert "event=ended " in server.log
 
 

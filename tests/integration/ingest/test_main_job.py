@@ -97,7 +97,7 @@ class Job:
     def owns(self, worker: WorkerProcess) -> bool:
         """Whether a worker owns a partition."""
         return bool(query(self.database.dsn,
-            f"SELECT FROM {BUILD}.positions WHERE owner = %s", worker.owner))  # fmt: skip
+            f"SELECT partition FROM {BUILD}.positions WHERE owner = %s", worker.owner))  # fmt: skip
 
 
 @pytest.fixture

@@ -169,7 +169,11 @@ def query(dsn: str, sql: str, *values: object) -> list[tuple[Any, ...]]:
     """The rows of a statement in a transaction of its own; none for one that answers none."""
     with psycopg.connect(dsn) as connection:
         cursor = connection.execute(sql.encode(), values)
-        return cursor.fetchall() if cursor.description else []
+        if cursor.description:
+            return cursor.fetchall()
+        # Its rows would look like none.
+        assert not str(cursor.statusmessage).startswith("SELECT"), f"no column: {sql}"
+        return []
 
 
 def ends_of(landed: Iterable[tuple[str, int, int]]) -> dict[Partition, int]:

@@ -252,7 +252,10 @@ def test_a_tombstone_hides_an_order_and_keeps_its_version(shop: Shop) -> None:
     assert shop.tell(None) == {"tombstones": 1}
     assert shop.row("version, visible") == (3, False)
     assert query(shop.dsn, groups) == [(before - 1,)]
-    assert query(shop.dsn, "SELECT FROM views.orders WHERE order_id = %s", shop.order_id) == []
+    assert (
+        query(shop.dsn, "SELECT order_id FROM views.orders WHERE order_id = %s", shop.order_id)
+        == []
+    )
 
 
 def test_only_a_higher_version_brings_a_removed_order_back(shop: Shop) -> None:

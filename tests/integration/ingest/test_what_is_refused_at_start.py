@@ -45,7 +45,7 @@ def refused(dsn: str, kafka: str, registry: str, **environment: str) -> str:
 
 
 def _nothing_written(database: Database) -> None:
-    assert query(database.dsn, f"SELECT FROM {BUILD}.positions") == []
+    assert query(database.dsn, f"SELECT topic FROM {BUILD}.positions") == []
 
 
 def test_a_server_that_can_lose_what_it_acknowledged(

@@ -43,7 +43,7 @@ def test_the_reader_login_reads_views_and_nothing_else(database: Database) -> No
 def test_fresh_topics_are_empty_and_have_new_ids(fresh_topics: FreshTopics) -> None:
     bootstrap = fresh_topics(partitions=2)
     first = _topic_ids(bootstrap)
-    producer = Producer({"bootstrap.servers": bootstrap})
+    producer = Producer({"bootstrap.servers": bootstrap, "log_level": 0})
     producer.produce("orders", b"left over")
     assert producer.flush(30) == 0
     fresh_topics(partitions=3)

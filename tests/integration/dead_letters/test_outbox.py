@@ -65,7 +65,7 @@ def _outbox(scene: Scene, *, may_create: bool = True) -> Outbox:
 def test_a_dead_letter_is_sent_with_its_bytes_its_headers_and_what_is_known_of_it(
     scene: Scene,
 ) -> None:
-    producer = Producer({"bootstrap.servers": scene.bootstrap})
+    producer = Producer({"bootstrap.servers": scene.bootstrap, "log_level": 0})
     value = b"\x00\x00\x00\x00\x01\xff"
     producer.produce(
         "orders", value, b"key", headers=[("trace", b"\x00\xfe"), ("trace", None)], timestamp=1_000

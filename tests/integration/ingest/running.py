@@ -235,6 +235,7 @@ def transactional(bootstrap: str, name: str) -> Producer:
         {
             "bootstrap.servers": bootstrap,
             "transactional.id": name,
+            "log_level": 0,
             "transaction.timeout.ms": 30_000,
         }
     )

@@ -47,7 +47,8 @@ def mend(log: Log, database: Database, watcher: Watcher, **which: str) -> repair
 
 def tell_owners(log: Log) -> None:
     """An order of each customer."""
-    write, producer = Writer(log.ids), Producer({"bootstrap.servers": log.bootstrap})
+    write = Writer(log.ids)
+    producer = Producer({"bootstrap.servers": log.bootstrap, "log_level": 0})
     for name, customer in OWNERS.items():
         event = order_content(random.Random(name), name, customers=9)
         value = write("orders", event | {"customer_id": customer})

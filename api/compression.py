@@ -7,7 +7,7 @@ Here stand the level, and what Starlette leaves out: `gzip;q=0` says no, and eve
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.middleware.gzip import GZipMiddleware, IdentityResponder
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _LEVEL: Final = 1
@@ -31,10 +31,11 @@ class Compression(GZipMiddleware):
                 _vary(message)
             await send(message)
 
-        if refuses_gzip(Headers(scope=scope).get("accept-encoding", "")):
-            await IdentityResponder(self.app, self.minimum_size)(scope, receive, send_varied)
-        else:
+        accepted = Headers(scope=scope).get("accept-encoding", "")
+        if "gzip" in accepted and not refuses_gzip(accepted):
             await super().__call__(scope, receive, send_varied)
+        else:
+            await self.app(scope, receive, send_varied)
 
 
 def _vary(message: Message) -> None:

@@ -5,6 +5,7 @@ the outermost layer of the application, and no server setting has a say in it.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Any, Final, cast
 
@@ -12,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 _FORWARDED_HOST: Final = b"x-forwarded-host"
+_REMEMBERED: Final = 4096
 _ONE_HOME: Final = 64
 """Bits of an IPv6 address that one subscriber has: the rest is up to the subscriber."""
 
@@ -37,12 +39,15 @@ class Proxies:
 def address_of(scope: Mapping[str, Any]) -> str:
     """The client's address, as far as it tells clients apart."""
     client = scope.get("client")
-    if client is None:
-        return "local"
+    return "local" if client is None else _told_apart(str(client[0]))
+
+
+@lru_cache(_REMEMBERED)
+def _told_apart(host: str) -> str:
     try:
-        address = ip_address(client[0])
+        address = ip_address(host)
     except ValueError:
-        return str(client[0])[:64]
+        return host[:64]
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return str(address.ipv4_mapped)

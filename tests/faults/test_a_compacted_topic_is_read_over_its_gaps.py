@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import Final
 
 import pytest
@@ -51,7 +53,13 @@ def test_what_compaction_took_out_before_it_was_read_is_missed_by_nobody(ground:
 
 
 def _rolled(ground: Ground) -> bool:
-    """Send one more, so that segments end, until something is gone."""
-    traffic = ground.traffic(1, seed=88, prefix="roll", poison=0.0)
-    send(ground.place.bootstrap, (r for r in traffic if r.key), Ledger())
+    """Send some more, so that segments end, until something is gone.
+
+    With the time of now: the broker goes by the times of the records, and the traffic's lie near
+    each other.
+    """
+    traffic = ground.traffic(3, seed=88, prefix="roll", poison=0.0)
+    now_ms = int(time.time() * 1000)
+    late = (replace(r, timestamp_ms=now_ms) for r in traffic if r.key)
+    send(ground.place.bootstrap, late, Ledger())
     return _gaps(ground) > 0

@@ -16,7 +16,7 @@ from tests.fixtures.poison import SHAPES
 from tests.fixtures.waiting import eventually
 
 POISONED: Final = "record that is poison"
-ORDERS: Final = 8_000
+ORDERS: Final = 60_000
 POISON: Final = 0.01
 LEAST_SHARE: Final = 0.7
 ROUNDS: Final = 2

@@ -14,7 +14,7 @@ _ABORTED: Final = (
     "::test_aborted_events_never_count_and_positions_pass_them[from a backlog]"
 )
 _PAUSED: Final = "tests/faults/test_a_paused_owner_cannot_write_after_takeover.py"
-_UNKNOWN: Final = "tests/faults/test_a_commit_of_unknown_outcome_counts_once.py"
+_KILLED: Final = "tests/faults/test_a_kill_at_any_step_loses_nothing.py"
 _DECODE: Final = "tests/unit/ingest/test_decode.py"
 _LETTERS: Final = "tests/integration/dead_letters/test_keeping.py"
 _REDRIVE: Final = "tests/integration/dead_letters/test_redrive.py"
@@ -38,7 +38,7 @@ MUTANTS: Final = (
         file="ingest/write.py",
         old="        _expect_hit(fences)\n",
         new="",
-        test=f"{_PAUSED}::test_a_woken_owner_writes_nothing_and_rejoins[between transactions]",
+        test=f"{_OWNERSHIP}::test_a_batch_of_an_owner_that_was_replaced_leaves_nothing",
     ),
     Mutant(
         name="position-before-rows",
@@ -48,10 +48,7 @@ MUTANTS: Final = (
         new="        _expect_hit(fences)\n        connection.commit()\n"
         "        stage(connection, statements, folded)\n        with connection.pipeline():\n"
         "            changed = _change_rows(connection, statements, folded)\n        _expect",
-        test=(
-            f"{_UNKNOWN}::test_an_unknown_commit_neither_loses_nor_doubles_an_event"
-            "[commit cut before the server]"
-        ),
+        test=f"{_KILLED}::test_a_failure_at_any_step_is_waited_out",
     ),
     Mutant(
         name="auto-commit",
@@ -284,7 +281,8 @@ MUTANTS: Final = (
         file="ingest/claim.py",
         old='" WHERE topic = %(topic)s AND partition = %(partition)s AND owner_epoch = %(epoch)s"',
         new='" WHERE topic = %(topic)s AND partition = %(partition)s AND %(epoch)s > 0"',
-        test=f"{_OWNERSHIP}::test_who_was_replaced_says_nothing_of_freshness_and_learns_of_it",
+        test=f"{_OWNERSHIP}"
+        "::test_a_batch_notes_no_end_of_a_partition_that_it_does_not_move_and_lost",
     ),
     # Reading events.
     Mutant(
@@ -309,7 +307,7 @@ MUTANTS: Final = (
         file="ingest/bulk.py",
         old="        value: Ints = word >> spare\n",
         new="        value: Ints = abs(word >> spare)\n",
-        test=f"{_DECODE}::test_many_at_once_are_read_as_one_by_one",
+        test=f"{_DECODE}::test_a_wrong_number_anywhere_is_found_in_a_crowd_too",
     ),
     # Folding and writing.
     Mutant(

@@ -3,6 +3,9 @@
 import json
 from dataclasses import replace
 
+import psycopg
+
+from ingest.operate import DeadLetterFilter, discard
 from tests.integration.dead_letters.scene import LateSchema, Scene
 from tests.integration.ingest.running import BUILD, dump
 
@@ -63,6 +66,9 @@ def test_what_was_decided_on_a_letter_stays_decided(scene: Scene) -> None:
     scene.run("dead-letters", "discard", "--to-offset", "0", "--as", "ada")
     assert scene.run_json("dead-letters", "discard", "--all", "--as", "ben")["discarded"] == 1
     decided = 'SELECT "offset", decided_by FROM ingest.dead_letters ORDER BY 1'
+    assert scene.query(decided) == [(0, "ada"), (1, "ben")]
+    with psycopg.connect(scene.dsn) as connection:
+        assert discard(connection, DeadLetterFilter(), who="eve") == 0
     assert scene.query(decided) == [(0, "ada"), (1, "ben")]
 
 

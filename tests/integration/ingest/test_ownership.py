@@ -11,8 +11,11 @@ import pytest
 from ingest import claim as ownership
 from ingest.claim import BrokerView, Claimed, Observation, claim, note_ends, observe
 from ingest.connect import APPLICATION, Session
-from ingest.errors import FencedError
+from ingest.errors import Fault, FencedError, Reason
+from ingest.fold import Advance, fold
 from ingest.form import form_of
+from ingest.records import Dead, Record
+from ingest.write import write
 from schemas import contracts
 from tests.fixtures.databases import Database
 from tests.integration.ingest.running import BUILD, query
@@ -76,6 +79,24 @@ def test_a_batch_notes_no_end_of_a_partition_that_it_does_not_move_and_lost(
     with session.transaction() as connection:
         note_ends(connection, session.build, {_OURS: Observation(0, _NOON)}, old)
     assert _seen(database.dsn) == (None, None)
+
+
+def test_a_batch_of_an_owner_that_was_replaced_leaves_nothing(
+    session: Session, database: Database
+) -> None:
+    """Rows are safe by their versions; dead letters and sums rest on the fence alone."""
+    old = {_OURS: _epoch(session)}
+    _epoch(session)
+    record = Record(*_OURS, 0, b"key", b"value", (), 0, 0)
+    folded = fold(
+        [Dead(record, Fault(Reason.BAD_MAGIC, "not framed"), schema_id=None, attempts=1)],
+        advances={_OURS: Advance(0, 1)},
+        views={v.stream.topic: v.name for v in CATALOGUE.stream_views},
+    )
+    with pytest.raises(FencedError):
+        write(session, folded, epochs=old, topic_ids={"orders": "topic"}, ends={})
+    assert query(database.dsn, "SELECT id FROM ingest.dead_letters") == []
+    assert query(database.dsn, f"SELECT next_offset FROM {BUILD}.positions") == [(0,)]
 
 
 def test_a_session_from_before_a_swap_takes_nothing(session: Session, database: Database) -> None:

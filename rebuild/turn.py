@@ -6,6 +6,7 @@ against each other; what keeps rows right if it is lost are the owner epochs.
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -17,6 +18,8 @@ from rebuild.builds import APPLICATION, Row, open_session
 
 # Any number, as long as nothing else in the database takes the same one.
 LOCK: Final = 8_526_488_214_002
+_ENDS_S: Final = 5.0
+_AGAIN_S: Final = 0.05
 
 
 @contextmanager
@@ -27,13 +30,23 @@ def held(dsn: str, what: str) -> Iterator[Connection[Row]]:
     """
     purpose = f"{what} {socket.gethostname()}/{os.getpid()}"
     with open_session(dsn, purpose) as connection:
-        row = connection.execute("SELECT pg_try_advisory_lock(%s)", (LOCK,)).fetchone()
-        if row != (True,):
-            raise RefusedError(_busy(connection))
+        _take(connection)
         yield connection
 
 
-def _busy(connection: Connection[Row]) -> str:
+def _take(connection: Connection[Row]) -> None:
+    """Take the lock. A session that has just ended may hold it for a moment, and has no name."""
+    until = time.monotonic() + _ENDS_S
+    while connection.execute("SELECT pg_try_advisory_lock(%s)", (LOCK,)).fetchone() != (True,):
+        holder = _holder(connection)
+        if holder is not None:
+            raise RefusedError(holder)
+        if time.monotonic() > until:
+            raise RefusedError("another rebuild has just ended: try again")
+        time.sleep(_AGAIN_S)
+
+
+def _holder(connection: Connection[Row]) -> str | None:
     row = connection.execute(
         "SELECT a.application_name, a.pid, coalesce(host(a.client_addr), 'a local socket'),"
         " to_char(a.backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS')"
@@ -44,7 +57,7 @@ def _busy(connection: Connection[Row]) -> str:
         (LOCK,),
     ).fetchone()
     if row is None:
-        return "another rebuild has just ended: try again"
+        return None
     name, pid, address, since = row
     return (
         f"another one is running: {str(name).removeprefix(APPLICATION).strip()} (host/process),"

@@ -71,11 +71,12 @@ def a_cent_is_lost(patch: Patch) -> None:
     """Of the first amount in a row, which is staged as a whole number."""
 
     def less(item: Item) -> Item:
-        if not isinstance(item, Event) or item.record.offset % 50 != 7:
+        if not isinstance(item, Event) or item.record.topic != orders.STREAM.topic:
+            return item
+        # Some of the demo's own: those are looked for among the few that are shown.
+        if item.record.offset % 5 != 2 or not str(item.key[0]).startswith(PREFIX):
             return item
         columns = list(orders.VIEW.fields)
-        if item.record.topic != orders.STREAM.topic:
-            return item
         at = columns.index("amount")
         row = (*item.row[:at], item.row[at] - 100, *item.row[at + 1 :])
         return item._replace(rows=Made([row]), place=0)

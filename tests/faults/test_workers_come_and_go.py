@@ -78,14 +78,14 @@ def test_a_storm_of_rebalances_leaves_the_workers_at_work(ground: Ground) -> Non
     steady = ground.worker()
     ground.wait_for_progress(50)
     coming = _newcomer(ground)
-    for turn in range(STORMS):
+    turn = 0
+    while steady.log.count("event=assigned") < STORMS:  # one may take several comers and goers
         leaving, coming = coming, _newcomer(ground)
         eventually(lambda: "event=assigned" in leaving.log, PATIENCE_S, "it is a member")  # noqa: B023
         (leaving.kill if turn % 2 else leaving.process.request_stop)()
+        turn += 1
     coming.kill()
-    rebalances = steady.log.count("event=assigned")  # one may take several comers and goers
-    assert rebalances > STORMS // 2, "there was hardly a rebalance"
-    ground.bites.bit(STORM, rebalances - 1)
+    ground.bites.bit(STORM, STORMS - 1)  # the first came with itself
     ground.wait_for_progress(50)
     trickle.stop()
     ground.must_be_right()

@@ -8,7 +8,6 @@ import pytest
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from tests.faults.harness.ground import Ground
-from tests.faults.harness.producers import Ledger, send
 from tests.faults.oracle import read_log
 from tests.fixtures.waiting import PATIENCE_S, eventually
 
@@ -45,8 +44,9 @@ def test_what_compaction_took_out_before_it_was_read_is_missed_by_nobody(ground:
     _compact(ground)
     for prefix in ("first", "second"):  # a new record rolls the segment, which then is compacted
         traffic = ground.traffic(300, seed=87, prefix=prefix, poison=0.0)
-        send(ground.place.bootstrap, (r for r in traffic if r.key), Ledger())
+        ground.send(r for r in traffic if r.key)
         eventually(lambda: _rolled(ground), PATIENCE_S, "the cleaner has been there")
+    ground.ledger.compacted()
     ground.bites.bit(GAP, _gaps(ground))
     ground.worker()
     ground.must_be_right()
@@ -55,5 +55,5 @@ def test_what_compaction_took_out_before_it_was_read_is_missed_by_nobody(ground:
 def _rolled(ground: Ground) -> bool:
     """Send one more, so that segments end, until something is gone."""
     traffic = ground.traffic(1, seed=88, prefix="roll", poison=0.0)
-    send(ground.place.bootstrap, (r for r in traffic if r.key), Ledger())
+    ground.send(r for r in traffic if r.key)
     return _gaps(ground) > 0

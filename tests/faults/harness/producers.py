@@ -39,6 +39,12 @@ class Ledger:
             outcome = self.acknowledged if error is None else self.unknown
             outcome[_what(record)] += 1
 
+    def compacted(self) -> None:
+        """What was acknowledged may be gone since: compaction keeps a key's last record only."""
+        with self.lock:
+            self.unknown += self.acknowledged
+            self.acknowledged.clear()
+
     def repeated(self, log: Iterable[Logged]) -> list[str]:
         """Records that lie in the log more often than they were sent: a client's own repeats.
 
@@ -108,14 +114,20 @@ def _send(
         if first is not None and error is None:
             first.setdefault((record.topic, message.partition() or 0), message.offset() or 0)
 
-    client.produce(
-        record.topic,
-        record.value,
-        record.key,
-        timestamp=record.timestamp_ms,
-        on_delivery=delivered,
-    )
-    client.poll(0)
+    while True:
+        try:
+            client.produce(
+                record.topic,
+                record.value,
+                record.key,
+                timestamp=record.timestamp_ms,
+                on_delivery=delivered,
+            )
+        except BufferError:  # the broker is slower than we are
+            client.poll(0.1)
+        else:
+            client.poll(0)
+            return
 
 
 class Trickle:

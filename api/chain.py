@@ -7,17 +7,13 @@ columns and texts.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
-
-from sqlalchemy import Column
+from typing import Final
 
 from api.declare import ViewField
-from api.kinds import Kind, kind_of
-from api.sql import column, name
-from api.tree import Fields, TypeName
+from api.kinds import Kind
 
-OPAQUE: Final = "\x01"
-"""Stands on both sides of what is to become an opaque text. No JSON holds it as it is."""
+MARK: Final = "\x01"
+"""Stands on both sides of what `splice.py` makes another text of. No JSON holds it as it is."""
 BROKEN: Final = "\x02"
 """Stands for an object that the types of the schema cannot show."""
 
@@ -69,10 +65,12 @@ def string(text: str) -> Parts:
 
 def value_of(kind: Kind, at: str) -> Parts:
     """A value as JSON; null where it is null."""
-    made = Expression(kind.sql_text.format(at))
+    # Texts all: to put one of another type into a chain takes PostgreSQL a query of its own each
+    # time it plans.
+    made = Expression(f"{kind.sql_text.format(at)}::text")
     match kind.shown:
         case "string":
-            return [Expression(f"to_json({made})")]
+            return [Expression(f"to_json({made})::text")]
         case "quoted":
             return ['"', made, '"']
         case "bare":
@@ -97,25 +95,10 @@ def cell(shown: ViewField, at: str) -> Parts:
     return [or_null(chain(value))] if shown.nullable else value
 
 
-def items(shown: ViewField, fields: Fields[TypeName | str], at: str) -> Parts:
-    """The objects of a JSON list, with the fields that are asked for."""
-    assert shown.list_of is not None
-    parts = {part.name: part for part in shown.list_of.parts}
-    item = whole(object_of((key, _part(each, parts)) for key, each in fields))
-    record = ", ".join(f"{name(part)} {kind_of(parts[part]).sql}" for part in parts)
-    made = (
-        f"CASE json_typeof({at}) WHEN 'array' THEN"
-        f" (SELECT '[' || coalesce(string_agg({item}, ','), '') || ']'"
-        f" FROM json_to_recordset({at}) AS i({record})) END"
-    )
-    return [or_null(made)] if shown.nullable else [Expression(made)]
-
-
-def _part(asked: TypeName | str, parts: Mapping[str, Column[Any]]) -> Parts:
-    if isinstance(asked, TypeName):
-        return string(asked.name)
-    value = value_of(kind_of(parts[asked]), column("i", asked))
-    return [or_null(chain(value))] if parts[asked].nullable else value
+def as_it_is(shown: ViewField, number: int, at: str) -> Parts:
+    """A JSON list as it is stored; `lists.py` makes of it what the field of that number shows."""
+    parts = [MARK, f"*{number}:", Expression(f"{at}::text"), MARK]
+    return [or_null(chain(parts))] if shown.nullable else parts
 
 
 def _symbol(symbols: Iterable[str], at: str, *, nullable: bool) -> Expression:
@@ -128,7 +111,7 @@ def _symbol(symbols: Iterable[str], at: str, *, nullable: bool) -> Expression:
 
 def _literal(text: str) -> str:
     quoted = text.replace("'", "''")
-    if OPAQUE in text or BROKEN in text:
-        escaped = quoted.replace("\\", "\\\\").replace(OPAQUE, "\\x01").replace(BROKEN, "\\x02")
+    if MARK in text or BROKEN in text:
+        escaped = quoted.replace("\\", "\\\\").replace(MARK, "\\x01").replace(BROKEN, "\\x02")
         return f"E'{escaped}'"
     return f"'{quoted}'"

@@ -16,12 +16,12 @@ from typing import Any, Final
 
 from api.bind import IdsShape, PageShape, PlaceShape, Shape
 from api.chain import (
-    OPAQUE,
+    MARK,
     Expression,
     Parts,
+    as_it_is,
     cell,
     chain,
-    items,
     object_of,
     or_null,
     string,
@@ -172,11 +172,11 @@ class _Compiler:
                 return cell(shown, column(at, shown.column))
             case GlobalId():
                 key = texts_of(_kinds(row.view_type, row.view_type.key, at))
-                return ['"', OPAQUE, f'["{row.view_type.name}", ', *key, "]", OPAQUE, '"']
+                return ['"', MARK, f'["{row.view_type.name}", ', *key, "]", MARK, '"']
             case Source(fields):
                 return object_of((key, _source(row, each)) for key, each in fields)
-            case Items(shown, fields):
-                return items(shown, fields, column(at, shown.column))
+            case Items(number, shown):
+                return as_it_is(shown, number, column(at, shown.column))
             case ToOne(relation, target):
                 found = self._one(target, _joins(relation, target.number, row.number))
                 return [or_null(found)]
@@ -240,7 +240,7 @@ class _Connection:
                 self._counts = True
                 cap = self._compiler.count_cap
                 shown = f"(c.found <= {cap})" if exactness else f"least(c.found, {cap})"
-                return [Expression(shown)]
+                return [Expression(f"{shown}::text")]
         raise AssertionError(part)
 
     def _list(self, each: Parts) -> Parts:
@@ -262,7 +262,7 @@ class _Connection:
         """The texts that order the row at hand, and the number of the field they belong to."""
         names = [term.column for term in self._shape.order]
         texts = texts_of(_kinds(self._target, names, self._at))
-        return [OPAQUE, f"{self._field.ask.number}[", *texts, "]", OPAQUE]
+        return [MARK, f"{self._field.ask.number}[", *texts, "]", MARK]
 
     def _info(self, member: TypeName | str) -> Parts:
         backward = self._shape.backward
@@ -297,7 +297,7 @@ class _Connection:
             order = order_sql(self._shape.order, self._at, backward=back).text
             nearest = f"SELECT 1{self._from([left_out.upto])} ORDER BY {order} LIMIT 1"
             ways.append(f"(SELECT count(*) > 0 FROM ({nearest}) AS x)")
-        return [Expression(f"({' OR '.join(ways)})")] if ways else ["false"]
+        return [Expression(f"({' OR '.join(ways)})::text")] if ways else ["false"]
 
     def _page(self) -> str:
         """Rows are found, then numbered and written, then put together."""

@@ -30,6 +30,7 @@ from api.errors import (
 )
 from api.etag import has_tag, matches, tag
 from api.graph import Context
+from api.lists import BrokenListError
 from api.page import PageSizes
 from api.position import Consistency, Requirement, require, requirement_of
 from api.ran import Ran
@@ -239,7 +240,10 @@ class Executor:
             require(requirement, reading.consistency)
             compiled, way = way, self._routes.checked(way, reading)
             if way is Way.COMPILED:
-                return self._compiled_answer(compiled, reading)
+                try:
+                    return self._compiled_answer(compiled, reading)
+                except BrokenListError:
+                    way = Way.BROKEN
         answer = await self._plain(operation, request, requirement=requirement, ran=ran)
         return replace(answer, way=way)
 

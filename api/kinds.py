@@ -48,6 +48,9 @@ class Kind:
     """What PostgreSQL makes the same text as `to_text` with, of a column; for DateTime in UTC."""
     shown: Literal["string", "quoted", "bare"] = "quoted"
     """How that text stands in JSON: as a string to be escaped, in quotes as it is, or bare."""
+    written: str | None = None
+    """A pattern of JSON tokens that stand in an answer as they are inside a JSON column; None: it
+    takes more than a pattern to tell."""
 
 
 def _boolean_of(text: str) -> bool:
@@ -57,7 +60,13 @@ def _boolean_of(text: str) -> bool:
 
 
 STRING: Final = Kind(
-    name="String", annotation=str, sql="text", to_text=str, from_text=storable, shown="string"
+    name="String",
+    annotation=str,
+    sql="text",
+    to_text=str,
+    from_text=storable,
+    shown="string",
+    written=r'"[^"\\]*"',
 )
 CURRENCY: Final = Kind(
     name="CurrencyCode",
@@ -75,6 +84,7 @@ INT: Final = Kind(
     from_text=big_int_of,
     json_is_text=False,
     shown="bare",
+    written=r"(?:0|-?[1-9][0-9]{0,8})",
 )
 BIG_INT: Final = Kind(
     name="BigInt",
@@ -91,6 +101,7 @@ DECIMAL: Final = Kind(
     to_text=decimal_text,
     from_text=decimal_of,
     sql_text="round({}, 4)",
+    written=r'"-?(?:0|[1-9][0-9]{0,29})\.[0-9]{4}"',
 )
 DATE_TIME: Final = Kind(
     name="DateTime",

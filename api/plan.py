@@ -102,6 +102,7 @@ class _Planning:
         self._roots = {*self._one, *self._many, *_NODES, _POSITION, _TYPE_NAME}
         self._asks = 0
         self._asking: dict[int, Asking] = {}
+        self._lists: list[Items] = []
         self._numbers = 0
 
     def plan(self) -> Plan | None:
@@ -113,7 +114,8 @@ class _Planning:
         if not {found[0].node.name.value for found in collected.values()} <= self._roots:
             return None
         fields = self._each(collected, query, self._root)
-        return Plan(fields, tuple(self._asking[number] for number in range(self._asks)))
+        asking = tuple(self._asking[number] for number in range(self._asks))
+        return Plan(fields, asking, tuple(self._lists))
 
     def _root(self, name: str, definition: GraphQLField, found: list[FieldDetails]) -> Any:
         if name in self._one:
@@ -155,7 +157,9 @@ class _Planning:
         if shown.list_of is None:
             return Cell(shown)
         parts = [part.name for part in shown.list_of.parts]
-        return Items(shown, self._named(definition, found, parts))
+        items = Items(len(self._lists), shown, self._named(definition, found, parts))
+        self._lists.append(items)
+        return items
 
     def _related(
         self,

@@ -270,7 +270,7 @@ class Reader:
             return await work(await self._snapshot(connection, caller))
 
     async def _snapshot(self, connection: Connection, caller: Caller | None) -> Snapshot:
-        with self._first_use(connection, self._options.acquire_timeout_s):
+        with self._first_use(connection, self._patience_s) as cut, self._pulse.watching(cut):
             if (opening := self._session.opening(caller)) is not None:
                 await self._run(connection, *opening)
             build = self._build or await self._live_build(connection)

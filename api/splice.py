@@ -1,8 +1,8 @@
-"""From the texts that the compiled statement returned to the bytes of `data`: nothing is decoded.
+"""From the texts that the compiled statement returned to the bytes of `data`.
 
-Stands apart from SQL and from HTTP. What is left to do here: opaque texts (ids and cursors), whose
-parts the statement marks and `opaque.py` and `page.py` make, as for the plain path; the root field
-`position`; and the names of the root fields.
+Stands apart from SQL and from HTTP. What is left to do here: the parts that the statement marks,
+opaque texts (ids and cursors), which `opaque.py` and `page.py` make as for the plain path, and the
+lists of `lists.py`; the root field `position`; and the names of the root fields.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,27 +13,29 @@ from typing import Any, Final
 import orjson
 
 from api.bind import Bound
-from api.chain import OPAQUE
+from api.chain import MARK
 from api.compile import reads_views
+from api.lists import listed
 from api.names import camel
 from api.objects import position
 from api.opaque import encoded
 from api.page import cursor_prefix, sealed
 from api.position import Consistency
 from api.route import Compiled
-from api.tree import Standing, Told, TypeName
+from api.tree import Items, Standing, Told, TypeName
 
-_OPAQUE: Final = OPAQUE.encode()
+_MARK: Final = MARK.encode()
+_LIST: Final = b"*"
 
 
 def spliced(compiled: Compiled, texts: Sequence[bytes | None], consistency: Consistency) -> bytes:
-    """`data` as JSON."""
-    opaque = _Opaque(compiled.bound, consistency.token)
+    """`data` as JSON. BrokenListError: a row holds a list that its type cannot show."""
+    marked = _Marked(compiled.plan.lists, compiled.bound, consistency.token)
     columns = iter(texts)
     members = []
     for key, field in compiled.plan.fields:
         if reads_views(field):
-            shown = opaque.made_in(next(columns) or b"null")
+            shown = marked.made_in(next(columns) or b"null")
         elif isinstance(field, TypeName):
             shown = f'"{field.name}"'.encode()
         else:
@@ -43,26 +45,30 @@ def spliced(compiled: Compiled, texts: Sequence[bytes | None], consistency: Cons
     return b"{%b}" % b",".join(members)
 
 
-class _Opaque:
-    """Makes the opaque texts of one answer."""
+class _Marked:
+    """Makes the marked parts of one answer."""
 
-    def __init__(self, bound: Sequence[Bound], token: str) -> None:
+    def __init__(self, lists: Sequence[Items], bound: Sequence[Bound], token: str) -> None:
+        self._lists = [listed(each) for each in lists]
         self._bound = bound
         self._token = token
         self._prefixes: dict[bytes, str] = {}
 
     def made_in(self, text: bytes) -> bytes:
         """The text with every marked part made."""
-        if _OPAQUE not in text:
+        if _MARK not in text:
             return text
-        parts = text.split(_OPAQUE)
-        parts[1::2] = [self._made(part).encode() for part in parts[1::2]]
+        parts = text.split(_MARK)
+        parts[1::2] = [self._made(part) for part in parts[1::2]]
         return b"".join(parts)
 
-    def _made(self, part: bytes) -> str:
+    def _made(self, part: bytes) -> bytes:
+        if part.startswith(_LIST):
+            number, _, text = part[1:].partition(b":")
+            return self._lists[int(number)].shown(text)
         number, bracket, texts = part.partition(b"[")
         packed = encoded(bracket + texts)
-        return sealed(self._prefix(number), packed) if number else packed
+        return (sealed(self._prefix(number), packed) if number else packed).encode()
 
     def _prefix(self, number: bytes) -> str:
         """What all cursors of the connection with that number begin with."""

@@ -59,10 +59,11 @@ class Source:
     fields: Fields["TypeName | str"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Items:
-    """A JSON column that holds a list of objects, by parts."""
+    """A JSON column that holds a list of objects, by parts. `number`: its place among the lists."""
 
+    number: int
     field: ViewField
     fields: Fields["TypeName | str"]
 
@@ -167,6 +168,7 @@ class Plan:
     fields: Fields[TypeName | OneByKey | ById | ToMany | Standing]
     asking: tuple["Asking", ...]
     """The fields with arguments, by the numbers of their asks."""
+    lists: tuple[Items, ...]
 
 
 Asking = OneByKey | ById | ToMany

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import orjson
 import psycopg
 from psycopg import sql
 from psycopg.types.json import Json
@@ -139,10 +140,16 @@ def stock(dsn: str, shop: Shop) -> None:
             connection.execute(statement.encode())
 
 
+def _as_the_worker_does(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
 def insert(connection: psycopg.Connection[Any], table: str, rows: Iterable[dict[str, Any]]) -> None:
     """Insert rows into a table of `build_1`."""
     for row in rows:
-        values = {**row, "items": Json(row["items"])} if "items" in row else row
+        values = (
+            {**row, "items": Json(row["items"], _as_the_worker_does)} if "items" in row else row
+        )
         statement = sql.SQL("INSERT INTO build_1.{} ({}) VALUES ({})").format(
             sql.Identifier(table),
             sql.SQL(", ").join(map(sql.Identifier, values)),

@@ -7,7 +7,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from api import bind, chain, compile, plan, route, splice  # noqa: A004 - the module's name
+from api import bind, chain, compile, lists, plan, route, splice  # noqa: A004 - the module's name
+from api.kinds import DECIMAL, STRING
 from api.sql import Sql
 
 Patch = tuple[Any, str, Callable[[Any], Any]]
@@ -130,16 +131,22 @@ MUTANTS: Final[Mapping[str, Patch]] = {
         _replaced("ORDER BY x.place", "ORDER BY x.row"),
     ),
     "money as it is stored in a list": (
-        route,
-        "compiled",
-        _replaced('round(i."unit_price", 4)', 'i."unit_price"'),
+        lists,
+        "_token",
+        lambda token: lambda kind, value: token(STRING if kind is DECIMAL else kind, value),
+    ),
+    "a list by the names it is stored under": (lists, "_renames", lambda _: lambda *_: []),
+    "parts of a list in their stored order": (
+        lists,
+        "_template",
+        _result(lambda made: (made[0], sorted(made[1]))),
     ),
     "times without microseconds": (route, "compiled", _replaced(".US", "")),
     "texts without escapes": (chain, "value_of", _unescaped),
     "one text for all shapes": (route, "compiled", _text_of_first_shape),
     "one plan for all directives": (plan.Planner, "plan", _planned_once),
     "cursors of another connection": (
-        splice._Opaque,
+        splice._Marked,
         "_prefix",
         lambda _: lambda self, __: "WyIxIl0",
     ),

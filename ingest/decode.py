@@ -47,6 +47,8 @@ ATTEMPTS = 3
 PAUSE_S = 0.1
 UNKNOWN_GRACE_S = 2.0
 UNKNOWN_KEPT_S = 60.0
+FRESH_S = 10.0
+"""How long a schema that was fetched anew counts as fresh: bad events may come in every batch."""
 _GRACE_STEP_S = 0.2
 
 
@@ -105,6 +107,7 @@ class Decoder:
         self._schemas: dict[int, Any] = {}
         self._readers: dict[tuple[str, int], _Reader | Fault] = {}
         self._unknown_until: dict[int, float] = {}
+        self._fresh_until: dict[int, float] = {}
 
     @property
     def forms(self) -> Mapping[str, EventForm]:
@@ -139,8 +142,9 @@ class Decoder:
     def decode_again(self, items: list[Item], *, afresh: bool) -> bool:
         """Another attempt at the dead of a batch that another schema might cure, in place.
 
-        With `afresh` their schemas are fetched anew, which makes the second attempt another one;
-        the third is made after PAUSE_S. True while something is left to cure. Errors as `decode`.
+        With `afresh` their schemas are fetched anew, each at most every FRESH_S, which makes the
+        second attempt another one; the third is made after PAUSE_S. True while something is left to
+        cure. Errors as `decode`.
         """
         suspects: dict[tuple[str, int], list[int]] = {}
         for at, item in enumerate(items):
@@ -171,14 +175,15 @@ class Decoder:
 
     def _learn(self, schema_ids: set[int], *, afresh: bool = False) -> None:
         """Get the writer schemas of these ids; the ids of a batch share one grace."""
+        now = time.monotonic()
         if afresh:
             self._learn_late(schema_ids)
-        now = time.monotonic()
-        wanted = {
-            i
-            for i in schema_ids
-            if (afresh or i not in self._schemas) and self._unknown_until.get(i, 0) <= now
-        }
+            asked = {i for i in schema_ids if self._fresh_until.get(i, 0) <= now}
+        else:
+            asked = schema_ids - self._schemas.keys()
+        wanted = {i for i in asked if self._unknown_until.get(i, 0) <= now}
+        if afresh:
+            self._fresh_until.update(dict.fromkeys(wanted & self._schemas.keys(), now + FRESH_S))
         give_up_at = now + UNKNOWN_GRACE_S
         while wanted:
             wanted = {schema_id for schema_id in wanted if not self._fetch(schema_id)}

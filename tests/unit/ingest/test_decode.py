@@ -308,6 +308,23 @@ def test_a_suspect_has_three_attempts_and_a_fault_of_content_has_one() -> None:
     assert isinstance(items[1], Event)
 
 
+def test_bad_events_in_every_batch_do_not_ask_the_registry_in_every_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = Made()
+
+    def asked_for(*records: Record) -> int:
+        before = len(made.registry.asked)
+        assert made.decoder.decode_again(made.decode([*records]), afresh=True)
+        return len(made.registry.asked) - before
+
+    made.decode([order(1)])
+    assert asked_for(poison("truncated")) == 1
+    assert asked_for(poison("truncated"), poison("trailing")) == 0
+    monkeypatch.setattr("ingest.decode.time.monotonic", _later(decode.FRESH_S + 1))
+    assert asked_for(poison("truncated")) == 1
+
+
 def test_a_batch_without_suspects_needs_no_second_attempt() -> None:
     made = Made()
     items = made.decode([order(1), poison("version_0"), record(None)])

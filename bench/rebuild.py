@@ -110,10 +110,11 @@ def beside(stage: Stage, log: EventLog, load: Load, *, say: Say) -> BesideSample
         before = _held(database)
         report = _run(stage, database, "rebuild", "--json")
         moments.append(time.time())
-        live_rate = (_held(database) - before) / (moments[2] - moments[1])
         say(f"  rebuilt and swapped in {moments[2] - moments[1]:.0f} s: {report['seconds']}")
         say(f"  {report['swapped']}")
         threading.Event().wait(load.after_s)
+        # Not at the swap itself, where the worker has just come over and what came meanwhile waits.
+        live_rate = (_held(database) - before) / (time.time() - moments[1])
         back = _run(stage, database, "swap", "--rollback", "--json")
         say(f"  rolled back: {back['swapped']}")
         threading.Event().wait(load.after_s)

@@ -53,6 +53,14 @@ def open_session(dsn: str, purpose: str) -> Connection[Row]:
     return connection
 
 
+def take_one_processor(connection: Connection[Row]) -> None:
+    """From now on the server uses no parallel workers for this session."""
+    run_all(
+        connection,
+        ("SET max_parallel_workers_per_gather = 0", "SET max_parallel_maintenance_workers = 0"),
+    )
+
+
 def run_all(connection: Connection[Row], statements: Iterable[str]) -> None:
     """Execute statements that hold no parameters."""
     for statement in statements:

@@ -9,7 +9,7 @@ differ, the rows of that range come here as two ordered streams and are merged.
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -116,46 +116,49 @@ def compare(
     *,
     declared: Collection[str] = (),
     pacer: Callable[[], Pacer],
+    at_once: int = 2,
 ) -> Result:
     """Compare a build with the live one; each connection is in a transaction with its snapshot.
 
     `declared` names columns (`orders.discount`) and views whose differences are expected: they are
-    counted and reported, and do not fail the proof. `pacer` makes what each side rests by.
+    counted and reported, and do not fail the proof. `pacer` makes what each side rests by;
+    `at_once`: whether both sides are read at a time, or one after the other.
     """
     result = Result()
     for table in [*(view.table for view in CATALOGUE.views), TOMBSTONES, APPLIED_DEAD_LETTERS]:
         found = ViewResult(table.name, expected=table.name in declared)
         named = {d.partition(".")[2] for d in declared if d.partition(".")[0] == table.name}
-        _compare_table(table, live, built, named, (found, result.first), pacer)
+        with ThreadPoolExecutor(at_once) as sides:
+            ranges, hashes = _hashed(table, live, built, pacer, sides)
+        for bounds, one, other in zip(ranges, *hashes, strict=True):
+            if one == other:
+                found.rows += one[0]
+            else:
+                into = (found, result.first)
+                _compare_rows(_Range(table, bounds), live, built, named, into)
         result.views.append(found)
     result.views.append(_compare_positions(live, built, result))
     return result
 
 
-def _compare_table(
+def _hashed(
     table: Table,
     live: tuple[Connection[Row], str],
     built: tuple[Connection[Row], str],
-    declared: Collection[str],
-    into: tuple[ViewResult, list[Difference]],
     pacer: Callable[[], Pacer],
-) -> None:
-    found, _first = into
+    sides: Executor,
+) -> tuple[list["Bounds"], list[list["Hashed"]]]:
+    """Ranges of a table, and what each side holds in them."""
     ranges = _ranges(table, *live)
-    with ThreadPoolExecutor(max_workers=2) as both:
-        left, right = (
-            both.submit(_hashes, table, *side, ranges, pacer()) for side in (live, built)
-        )
-    for bounds, one, other in zip(ranges, left.result(), right.result(), strict=True):
-        if one == other:
-            found.rows += one[0]
-        else:
-            _compare_rows(_Range(table, bounds), live, built, declared, into)
+    reading = [sides.submit(_hashes, table, *side, ranges, pacer()) for side in (live, built)]
+    return ranges, [each.result() for each in reading]
 
 
 Key = tuple[Any, ...]
 Bounds = tuple[Key | None, Key | None]
 """Keys above the first, up to and with the second; None: no bound."""
+Hashed = tuple[int, bytes | None]
+"""How many rows there are in a range, and a hash over the hashes of its rows in key order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,9 +214,8 @@ def _hashes(
     build: str,
     ranges: Sequence[Bounds],
     pacer: Pacer,
-) -> list[tuple[int, bytes | None]]:
-    """Of each range how many rows it has, and a hash over the hashes of its rows in key order."""
-    found: list[tuple[int, bytes | None]] = []
+) -> list[Hashed]:
+    found: list[Hashed] = []
     for bounds in ranges:
         part = _Range(table, bounds)
         row = connection.execute(

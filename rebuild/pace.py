@@ -1,8 +1,10 @@
 """How fast a build may go: as fast as it can, so many events a second, or yielding to live ingest.
 
-The share is of a builder's own time: at 0.5 it rests as long as it has worked.
+The share is of a builder's own time: at 0.5 it rests as long as it has worked, at 0 until it is
+given another one.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +15,7 @@ from views.positions import Partition
 ALONE: Final = 1.0
 BESIDE: Final = 0.6
 BEHIND: Final = 0.15
+RESTING: Final = 0.0
 LOOK_S: Final = 0.5
 """How often somebody looks at live ingest; a rest is no longer than that without a new look."""
 _LAG_EVENTS: Final = 2_000
@@ -59,6 +62,8 @@ class Pacer:
         self._turn_at = self._clock()
 
     def _end_of_rest(self, ended_at: float, gained: int) -> float:
+        if self.share == RESTING:
+            return math.inf
         end = ended_at + (ended_at - self._turn_at) * (1 / self.share - 1)
         return max(end, self._began_at + gained / self._rate) if self._rate else end
 

@@ -25,7 +25,7 @@ from rebuild.builder import Builder, Letters
 from rebuild.builds import Row
 from rebuild.checks import Start
 from rebuild.feed import open_log
-from rebuild.pace import Pacer, Yielding
+from rebuild.pace import ALONE, Pacer, Yielding
 from rebuild.patience import Patience
 from rebuild.redriven import Taker
 from rebuild.report import Options, Report, Watcher
@@ -214,7 +214,9 @@ class Work:
             return
         ends = self._ends()
         with self._timed("bulk"):
-            self._load(ends)
+            beside = self._load(ends)
+        if beside:
+            builds.take_one_processor(self.connection)
         self.report.events = sum(ends.values())
         with self._timed("indexes and aggregates"):
             self._watcher.say("aggregates and indexes")
@@ -229,7 +231,8 @@ class Work:
     def _letters(self, connection: Connection[Row]) -> Letters:
         return builds.letters(connection, self._start.topic_ids)
 
-    def _load(self, ends: Mapping[Partition, int]) -> None:
+    def _load(self, ends: Mapping[Partition, int]) -> bool:
+        """Fill the build; whether live ingest went on meanwhile."""
         done = sum(builds.positions(self.connection, self.build).values())
         total = sum(ends.values())
         count = bulk.processes_for(
@@ -256,6 +259,7 @@ class Work:
 
             bulk.fill(self._settings, load, processes=count, look=look, stop=self._stop)
             tell(total, total)
+            return share() < ALONE
 
     # Verify.
 
@@ -282,11 +286,16 @@ class Work:
                     for view in new
                 ]
                 with snapshot(self._dsn) as built:
+                    beside_live = share() < ALONE
+                    if beside_live:
+                        for connection in (held, built):
+                            builds.take_one_processor(connection)
                     self.report.result = compare.compare(
                         (held, self.live.name),
                         (built, self.build.name),
                         declared=(*self._options.declared, *new),
                         pacer=lambda: Pacer(self._stop, look=share),
+                        at_once=1 if beside_live else 2,
                     )
         self.report.position = str(PositionVector(ends))
         self.report.events = max(self.report.events, sum(ends.values()))

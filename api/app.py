@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from api import events, ide, spans
@@ -88,7 +89,7 @@ def create_app(settings: ApiSettings, *, observe: Observe = ignore) -> Starlette
 
     app = Starlette(
         routes=[
-            Route("/graphql", _graphql, methods=["GET", "POST", "PUT", "DELETE", "PATCH"]),
+            Route("/graphql", _GraphQL(service), methods=["GET", "POST", "PUT", "DELETE", "PATCH"]),
             WebSocketRoute("/graphql", _socket),
             Route("/healthz", _healthz),
             Route("/readyz", _readyz),
@@ -99,7 +100,7 @@ def create_app(settings: ApiSettings, *, observe: Observe = ignore) -> Starlette
         middleware=[
             Middleware(Proxies, trusted=[str(each) for each in settings.api_trusted_proxies]),
             Middleware(Last, drain=service.drain),
-            Middleware(Observed, metrics=service.metrics),
+            Middleware(Observed, metrics=service.metrics, log_all=settings.api_log_requests),
             *_cors(settings.api_origins),
             *_compression(settings.api_compress_bytes),
         ],
@@ -214,8 +215,19 @@ def graphql_schema() -> GraphQLSchema:
     return schema
 
 
-async def _graphql(request: Request) -> Response:
-    service: Service = request.app.state.service
+class _GraphQL:
+    """The endpoint, as an ASGI application: Starlette has less to do around it."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        response = await _graphql(Request(scope, receive), self._service)
+        await response(scope, receive, send)
+
+
+async def _graphql(request: Request, service: Service) -> Response:
     if service.settings.ide and ide.is_wanted(request):
         return ide.page()
     if events.are_wanted(request):

@@ -67,14 +67,14 @@ def value_of(kind: Kind, at: str) -> Parts:
     """A value as JSON; null where it is null."""
     # Texts all: to put one of another type into a chain takes PostgreSQL a query of its own each
     # time it plans.
-    made = Expression(f"{kind.sql_text.format(at)}::text")
+    made = kind.sql_text.format(at)
     match kind.shown:
         case "string":
             return [Expression(f"to_json({made})::text")]
         case "quoted":
-            return ['"', made, '"']
+            return ['"', Expression(f"{made}::text"), '"']
         case "bare":
-            return [made]
+            return [Expression(f"{made}::text")]
 
 
 def texts_of(kinds: Mapping[str, Kind]) -> Parts:

@@ -10,6 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+_VARIES: Final = b"Accept-Encoding"
 _LEVEL: Final = 1
 """The quickest. What more would save is less than what it costs a service that others wait for."""
 
@@ -40,9 +41,8 @@ class Compression(GZipMiddleware):
 
 def _vary(message: Message) -> None:
     """Small answers and 304s say it too: what a 304 says must be what the answer said."""
-    headers = MutableHeaders(raw=message["headers"])
-    if "Accept-Encoding" not in headers.get("vary", ""):
-        headers.add_vary_header("Accept-Encoding")
+    if not any(name == b"vary" and _VARIES in value for name, value in message["headers"]):
+        MutableHeaders(raw=message["headers"]).add_vary_header(_VARIES.decode())
 
 
 def refuses_gzip(accepted: str) -> bool:

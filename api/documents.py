@@ -57,6 +57,8 @@ class Operation:
     costing: Costing
     deciding: tuple[str, ...]
     """The variables that decide @skip and @include."""
+    reads_views: bool
+    """Whether it asks for more than the schema itself."""
 
     @property
     def name(self) -> str | None:
@@ -71,16 +73,7 @@ class Operation:
     @property
     def fragments(self) -> dict[str, FragmentDefinitionNode]:
         """The named fragments of its document."""
-        return {
-            each.name.value: each
-            for each in self.document.definitions
-            if isinstance(each, FragmentDefinitionNode)
-        }
-
-    @property
-    def reads_views(self) -> bool:
-        """Whether it asks for more than the schema itself."""
-        return _reads_views(self.definition.selection_set, self.fragments)
+        return _fragments(self.document)
 
 
 class Documents:
@@ -153,7 +146,9 @@ class Documents:
             document = visit(document, _AsQuery(self._schema))
         definition = _select(document, name)
         costing = Costing(self._schema, document, definition, sizes=self._sizes)
-        return Operation(document, definition, costing, variables_in(*_directives(document)))
+        deciding = variables_in(*_directives(document))
+        reads_views = _reads_views(definition.selection_set, _fragments(document))
+        return Operation(document, definition, costing, deciding, reads_views)
 
     def _parse(self, text: str) -> DocumentNode:
         try:
@@ -242,6 +237,14 @@ def _select(document: DocumentNode, name: str | None) -> OperationDefinitionNode
     if not operations and name is None:
         raise RefusedError([refusal("The document holds no operation.", code)])
     raise RefusedError([refusal(f"operationName {told}.", code)])
+
+
+def _fragments(document: DocumentNode) -> dict[str, FragmentDefinitionNode]:
+    return {
+        each.name.value: each
+        for each in document.definitions
+        if isinstance(each, FragmentDefinitionNode)
+    }
 
 
 def _reads_views(

@@ -7,8 +7,7 @@ must be the same to the byte.
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import structlog
@@ -44,8 +43,7 @@ from api.waiting import Movements
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GraphQLRequest:
+class GraphQLRequest(NamedTuple):
     """What a client sent, whichever way. `payer`: whose budget it is taken from; None: nobody's."""
 
     query: str
@@ -61,8 +59,7 @@ class GraphQLRequest:
     live: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(NamedTuple):
     """The body of a response, and what its transport must know about it.
 
     `refused` means that there is no `data`: the request was not run, or not in one whole snapshot.
@@ -116,7 +113,7 @@ class Executor:
         try:
             self._paid(request, ran)
         except Exception as error:  # noqa: BLE001 - told like any other
-            return replace(_refusal(error, request_id=request_id), ran=ran)
+            return _refusal(error, request_id=request_id)._replace(ran=ran)
         return None
 
     def cost_of(self, request: GraphQLRequest) -> int:
@@ -131,7 +128,7 @@ class Executor:
             answer = await self._ran(request, ran)
             ran.seconds = time.perf_counter() - began
             _tell(told, answer, ran)
-        return replace(answer, ran=ran)
+        return answer._replace(ran=ran)
 
     async def _ran(self, request: GraphQLRequest, ran: Ran) -> Answer:
         try:
@@ -208,7 +205,7 @@ class Executor:
         answer = await self._run(operation, request, requirement=requirement, ran=ran)
         if answer.consistency is None or "errors" in answer.body:
             return answer
-        return replace(answer, tag=self._tag(request, answer.consistency))
+        return answer._replace(tag=self._tag(request, answer.consistency))
 
     def _tag(self, request: GraphQLRequest, consistency: Consistency) -> str:
         return tag(
@@ -245,7 +242,7 @@ class Executor:
                 except BrokenListError:
                     way = Way.BROKEN
         answer = await self._plain(operation, request, requirement=requirement, ran=ran)
-        return replace(answer, way=way)
+        return answer._replace(way=way)
 
     async def _plain(
         self,

@@ -7,7 +7,8 @@ apart from execution, which knows no HTTP, and from the routes, which know nothi
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -62,7 +63,11 @@ _EITHER_WAY: Final = {
 }
 _STATUS: Final = {**_EITHER_WAY, "STALE": 503, "TIMEOUT": 504, "PERSISTED_QUERY_NOT_FOUND": 200}
 _WHEN_PLAIN: Final = {**_EITHER_WAY, "BAD_REQUEST": 400}
-_PRIVATE: Final = {"Cache-Control": "private, no-cache", "Vary": "Accept, Authorization"}
+_PRIVATE: Final = {
+    "Cache-Control": "private, no-cache",
+    "Vary": "Accept, Authorization",
+}
+_REMEMBERED: Final = 100
 _RETRIED: Final = ("UNAVAILABLE", "STALE", "RATE_LIMITED")
 
 
@@ -102,9 +107,10 @@ async def respond(request: Request, endpoint: Endpoint, *, request_id: str) -> R
     """The response to a request at /graphql."""
     media_type = PLAIN
     try:
-        media_type = _media_type(request.headers.get("accept"))
-        known = await _known(request, endpoint)
-        asked = asked_by(known, request.scope, await _asked(request, endpoint))
+        headers = _headers(request)
+        media_type = _media_type(headers.get("accept"))
+        known = await _known(headers, endpoint)
+        asked = asked_by(known, request.scope, await _asked(request, headers, endpoint))
         answer = await endpoint.executor.run(asked, request_id=request_id)
     except StatusError as error:
         return refusing(request, error)
@@ -164,6 +170,7 @@ def _status(answer: Answer, media_type: str) -> int:
     return _STATUS.get(answer.outcome, 400)
 
 
+@lru_cache(_REMEMBERED)
 def _media_type(accept: str | None) -> str:
     """What the client wants; the older type when it does not say."""
     if not accept or not accept.strip():
@@ -194,7 +201,14 @@ def _quality(parameters: list[str]) -> float:
 
 async def admitted(request: Request, endpoint: Endpoint) -> tuple[Known | None, dict[str, Any]]:
     """Who sends a POST, and its JSON. ApiError: not admitted, or there is no request in it."""
-    return await _known(request, endpoint), await _posted(request, endpoint)
+    headers = _headers(request)
+    return await _known(headers, endpoint), await _posted(request, headers, endpoint)
+
+
+def _headers(request: Request) -> dict[str, str]:
+    """By their names in small letters; of several the first, as Starlette has it."""
+    pairs = reversed(request.scope["headers"])
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in pairs}
 
 
 def asked_by(
@@ -202,34 +216,39 @@ def asked_by(
 ) -> GraphQLRequest:
     """The request, with who sees its answer and who pays for it: the caller, or the address."""
     if known is None:
-        return replace(asked, payer=f"address {address_of(scope)}")
-    return replace(asked, caller=known.caller, payer=known.subject)
+        return asked._replace(payer=f"address {address_of(scope)}")
+    return asked._replace(caller=known.caller, payer=known.subject)
 
 
-async def _known(request: Request, endpoint: Endpoint) -> Known | None:
+async def _known(headers: Mapping[str, str], endpoint: Endpoint) -> Known | None:
     if endpoint.gate is None:
         return None
-    return await endpoint.gate.known(request.headers.get("authorization"))
+    return await endpoint.gate.known(headers.get("authorization"))
 
 
-async def _asked(request: Request, endpoint: Endpoint) -> GraphQLRequest:
+async def _asked(
+    request: Request, headers: Mapping[str, str], endpoint: Endpoint
+) -> GraphQLRequest:
     if request.method == "GET":
-        if endpoint.get_needs_preflight and not _is_preflighted(request):
+        if endpoint.get_needs_preflight and not _is_preflighted(headers):
             raise BadRequestError(f"A GET needs the header {PREFLIGHT_HEADERS[0]!r}; or use POST.")
         asked = from_parts(
-            _from_url(request), request.headers, only_query=True, persisted=endpoint.persisted
+            _from_url(request), headers, only_query=True, persisted=endpoint.persisted
         )
-        return replace(asked, if_none_match=request.headers.get("if-none-match"))
+        return asked._replace(if_none_match=headers.get("if-none-match"))
     if request.method != "POST":
         raise StatusError(405, "Use POST, or GET for queries.", {"Allow": "GET, POST"})
-    parts = await _posted(request, endpoint)
-    return from_parts(parts, request.headers, only_query=False, persisted=endpoint.persisted)
+    parts = await _posted(request, headers, endpoint)
+    return from_parts(parts, headers, only_query=False, persisted=endpoint.persisted)
 
 
-async def _posted(request: Request, endpoint: Endpoint) -> dict[str, Any]:
-    _require_json(request.headers.get("content-type", ""))
+async def _posted(
+    request: Request, headers: Mapping[str, str], endpoint: Endpoint
+) -> dict[str, Any]:
+    _require_json(headers.get("content-type", ""))
+    most_bytes = endpoint.limits.body_bytes
     try:
-        parts = orjson.loads(await _body(request, most_bytes=endpoint.limits.body_bytes))
+        parts = orjson.loads(await _body(request, headers, most_bytes=most_bytes))
     except orjson.JSONDecodeError as error:
         raise BadRequestError("The body is not JSON.") from error
     if not isinstance(parts, dict):
@@ -237,12 +256,12 @@ async def _posted(request: Request, endpoint: Endpoint) -> dict[str, Any]:
     return parts
 
 
-def _is_preflighted(request: Request) -> bool:
-    return any(name in request.headers for name in PREFLIGHT_HEADERS)
+def _is_preflighted(headers: Mapping[str, str]) -> bool:
+    return any(name in headers for name in PREFLIGHT_HEADERS)
 
 
-async def _body(request: Request, *, most_bytes: int) -> bytes:
-    told = request.headers.get("content-length", "")
+async def _body(request: Request, headers: Mapping[str, str], *, most_bytes: int) -> bytes:
+    told = headers.get("content-length", "")
     length = int(told) if told.isascii() and told.isdigit() and len(told) < 16 else 0
     body = b""
     if length <= most_bytes:
@@ -255,6 +274,7 @@ async def _body(request: Request, *, most_bytes: int) -> bytes:
     return body
 
 
+@lru_cache(_REMEMBERED)
 def _require_json(content_type: str) -> None:
     name, *parameters = (part.strip().lower() for part in content_type.split(";"))
     charsets = [each.partition("=")[2].strip('"') for each in parameters if "charset" in each]

@@ -13,7 +13,7 @@ import hashlib
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
 from contextvars import Context
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
@@ -143,12 +143,12 @@ class LiveQueries:
         process ends.
         """
         began = time.perf_counter()
-        refusal = self._executor.pay(replace(request, live=True), request_id=request_id)
+        refusal = self._executor.pay(request._replace(live=True), request_id=request_id)
         if refusal is not None:
             self._figures.answered(refusal, over=over)
             yield result_of(refusal)
             return
-        asked = replace(request, live=True, payer=None)
+        asked = request._replace(live=True, payer=None)
         key = _key(asked)
         shared = self._shared_of(key, asked, request_id)
         slot = _Slot(request.payer)
@@ -191,7 +191,7 @@ class LiveQueries:
 
     def _shared_of(self, key: Hashable, request: GraphQLRequest, request_id: str) -> _Shared:
         if key not in self._shared:
-            bare = replace(request, at_least=None, max_staleness_ms=None, timeout_ms=None)
+            bare = request._replace(at_least=None, max_staleness_ms=None, timeout_ms=None)
             shared = _Shared(lambda: self._compute(bare, request_id), self._places)
             cost = self._executor.cost_of(bare)
             # It outlives the request that came first, and belongs to none: no context is kept.

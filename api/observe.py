@@ -26,6 +26,7 @@ _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _TRACE = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 """W3C Trace Context, section 3.2.2."""
 _METHODS: Final = ("GET", "POST", "HEAD", "OPTIONS")
+_REFUSED: Final = 400
 _ABNORMAL: Final = 1006
 _LONGEST_NAME: Final = 80
 
@@ -33,10 +34,14 @@ _log = structlog.get_logger(__name__)
 
 
 class Observed:
-    """Gives each request its id, echoes it, and counts and logs what became of the request."""
+    """Gives each request its id, echoes it, and counts and logs what became of the request.
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+    Without `log_all` only those are logged that were not answered as they wanted to be.
+    """
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, log_all: bool) -> None:
         self._app = app
+        self._log_all = log_all
         # To find a label's place takes longer than to count there.
         self._requests = lru_cache(None)(metrics.requests.labels)
         self._seconds = lru_cache(None)(metrics.request_seconds.labels)
@@ -68,14 +73,17 @@ class Observed:
         self._requests(route, method, str(seen.status)).inc()
         if not seen.streams:
             self._seconds(route).observe(seen.seconds)
-        if route in ("/graphql", "other"):
+        if route not in ("/graphql", "other"):
+            return
+        answer = seen.scope["state"].get("answer")
+        if self._log_all or seen.status >= _REFUSED or (answer and answer.outcome != "ok"):
             _log.info(
                 "request",
                 route=route,
                 status=seen.status,
                 ms=round(seen.seconds * 1000, 1),
                 client=seen.client,
-                **_told(seen.scope["state"].get("answer")),
+                **_told(answer),
             )
 
 

@@ -7,8 +7,7 @@ look the same from one connection; a second one tells them apart.
 import asyncio
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -20,14 +19,40 @@ _log = structlog.get_logger(__name__)
 
 
 class Cut:
-    """Cuts a connection off: a frozen server would let even a cancellation wait.
+    """Cuts a connection off after a time: a frozen server would let even a cancellation wait.
 
-    What waits on it then fails as on any lost connection; `made` says that it was us.
+    Used around what waits on the connection, which then fails as on any lost one; `made` says that
+    it was us. With a pulse it is cut sooner where the server does not live.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    __slots__ = ("_connection", "_pulse", "_timeout_s", "_timers", "made")
+
+    def __init__(
+        self, connection: Connection, timeout_s: float, pulse: "Pulse | None" = None
+    ) -> None:
         self._connection = connection
+        self._timeout_s = timeout_s
+        self._pulse = pulse
+        self._timers: list[asyncio.TimerHandle] = []
         self.made = False
+
+    def __enter__(self) -> "Cut":
+        later = asyncio.get_running_loop().call_later
+        self._timers = [later(self._timeout_s, self.make)]
+        if self._pulse is not None:
+            self._timers.append(later(self._pulse.timeout_s, self._pulse.ask, self))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        if self._pulse is not None:
+            self._pulse.forget(self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is lost, by whomever."""
+        return self._connection.closed
 
     def make(self) -> None:
         """Shut the socket, under whatever waits on it."""
@@ -37,44 +62,31 @@ class Cut:
             copy.shutdown(socket.SHUT_RDWR)
 
 
-@contextmanager
-def bounded(connection: Connection, timeout_s: float) -> Iterator[Cut]:
-    """Cut the connection after a time."""
-    cut = Cut(connection)
-    handle = asyncio.get_running_loop().call_later(timeout_s, cut.make)
-    try:
-        yield cut
-    finally:
-        handle.cancel()
-
-
 class Pulse:
-    """Asks whether the server lives at all, for all who wait longer than usual at once."""
+    """Asks whether the server lives at all, for all who wait longer than usual at once.
+
+    `timeout_s`: how long one waits until that is asked, and how long an answer may take.
+    """
 
     def __init__(self, dsn: str, *, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
         self._dsn = dsn
-        self._timeout_s = timeout_s
         self._waiting: set[Cut] = set()
         self._task: asyncio.Task[None] | None = None
 
-    @contextmanager
-    def watching(self, cut: Cut) -> Iterator[None]:
-        """Cut a connection that has been silent for a while, if the server is silent too."""
-        handle = asyncio.get_running_loop().call_later(self._timeout_s, self._ask, cut)
-        try:
-            yield
-        finally:
-            handle.cancel()
-            self._waiting.discard(cut)
-
-    def _ask(self, cut: Cut) -> None:
+    def ask(self, cut: Cut) -> None:
+        """Ask, and make the cut if there is no answer."""
         self._waiting.add(cut)
         if self._task is None:
             self._task = asyncio.create_task(self._feel())
 
+    def forget(self, cut: Cut) -> None:
+        """Nothing waits there any more."""
+        self._waiting.discard(cut)
+
     async def _feel(self) -> None:
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self.timeout_s):
                 probe = await psycopg.AsyncConnection.connect(self._dsn, connect_timeout=3)
             await probe.close()
         except TimeoutError:

@@ -7,17 +7,19 @@ operation is run once more. Everything here only reads, so running again is alwa
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import psycopg
 import structlog
+from psycopg.pq.abc import PGresult
 from psycopg.rows import TupleRow, dict_row, tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from api.callers import Caller
+from api.direct import DirectConnection
 from api.errors import (
     ApiError,
     BuildGoneError,
@@ -27,7 +29,7 @@ from api.errors import (
 )
 from api.login import Strength
 from api.position import Consistency
-from api.pulse import Connection, Cut, Pulse, bounded
+from api.pulse import Connection, Cut, Pulse
 from api.session import Opening, Session
 from api.spans import span
 from api.sql import Sql
@@ -122,7 +124,7 @@ class Snapshot:
         self._observe(sql.text)
         self.statements += 1
         try:
-            with span("statement"), bounded(self._connection, self._patience_s):
+            with span("statement"), Cut(self._connection, self._patience_s):
                 cursor = await self._connection.execute(sql.text.encode(), sql.values)
                 return await cursor.fetchall()
         except psycopg.Error as error:
@@ -143,8 +145,9 @@ class Reader:
         self._build: str | None = None
         self.used = 0
         """How many connections are at work."""
-        self._pool = AsyncConnectionPool[Connection](
+        self._pool = AsyncConnectionPool(
             options.dsn,
+            connection_class=DirectConnection,
             open=False,
             min_size=min(2, options.connections),
             max_size=options.connections,
@@ -211,11 +214,10 @@ class Reader:
         """
         return await self._tried(lambda connection: self._answered(connection, statement, caller))
 
-    async def _tried(self, once: Callable[[Connection], Awaitable[T]]) -> T:
+    async def _tried(self, once: Callable[[DirectConnection], Awaitable[T]]) -> T:
         for _ in range(_ATTEMPTS):
             try:
-                async with self._pool.connection() as connection, self._at_work():
-                    return await once(connection)
+                return await self._used(once)
             except BuildGoneError as error:
                 _log.info("an operation is run again", reason=str(error))
                 self._build = None
@@ -231,13 +233,19 @@ class Reader:
                 self._build = None
         raise UnavailableError(_AWAY)
 
-    @asynccontextmanager
-    async def _at_work(self) -> AsyncIterator[None]:
+    async def _used(self, once: Callable[[DirectConnection], Awaitable[T]]) -> T:
+        # Without the pool's context manager, which would ask every connection to commit.
+        connection = await self._pool.getconn()
         self.used += 1
         try:
-            yield
+            return await once(connection)
+        except psycopg.Error:
+            with suppress(psycopg.Error):
+                await connection.rollback()
+            raise
         finally:
             self.used -= 1
+            await self._pool.putconn(connection)
 
     async def standing(self) -> Consistency:
         """Where the views stand now. Errors as `answer`."""
@@ -262,15 +270,15 @@ class Reader:
 
     async def _worked(
         self,
-        connection: Connection,
+        connection: DirectConnection,
         work: Callable[[Snapshot], Awaitable[T]],
         caller: Caller | None,
     ) -> T:
         async with connection.transaction():
             return await work(await self._snapshot(connection, caller))
 
-    async def _snapshot(self, connection: Connection, caller: Caller | None) -> Snapshot:
-        with self._first_use(connection, self._patience_s) as cut, self._pulse.watching(cut):
+    async def _snapshot(self, connection: DirectConnection, caller: Caller | None) -> Snapshot:
+        with self._patient(connection):
             if (opening := self._session.opening(caller)) is not None:
                 await self._run(connection, *opening)
             build = self._build or await self._live_build(connection)
@@ -284,11 +292,11 @@ class Reader:
 
     async def _answered(
         self,
-        connection: Connection,
+        connection: DirectConnection,
         statement: Statement,
         caller: Caller | None,
     ) -> Reading:
-        with self._first_use(connection, self._patience_s) as cut, self._pulse.watching(cut):
+        with self._patient(connection):
             build = self._build or await self._live_build(connection)
             text, values = statement(build)
             opening = self._session.opening(caller)
@@ -310,14 +318,14 @@ class Reader:
                 self._observe(statement)
                 cursor = await self._run(connection, statement.encode(), values)
                 await self._run(connection, b"COMMIT")
-        return self._reading(cursor)
+        return self._reading(cursor.pgresult)
 
     async def _read(
-        self, connection: Connection, statement: str, values: Sequence[Any]
+        self, connection: DirectConnection, statement: str, values: Sequence[Any]
     ) -> Reading | None:
         self._observe(statement)
         with span("statement"):
-            return self._reading(await self._run(connection, statement.encode(), values))
+            return self._reading(await connection.run(statement, values))
 
     async def _run(
         self, connection: Connection, statement: bytes, values: Sequence[Any] = ()
@@ -325,9 +333,8 @@ class Reader:
         cursor = psycopg.AsyncRawCursor(connection, row_factory=tuple_row)
         return await cursor.execute(statement, values)
 
-    def _reading(self, cursor: psycopg.AsyncRawCursor[TupleRow]) -> Reading | None:
+    def _reading(self, result: PGresult | None) -> Reading | None:
         """The only row as text; None: there is no live build."""
-        result = cursor.pgresult
         if result is None or result.ntuples == 0:
             return None
         texts = [result.get_value(0, number) for number in range(result.nfields)]
@@ -349,16 +356,8 @@ class Reader:
             raise UnavailableError(_NOT_SET_UP)
         return str(rows[0][0])
 
-    @contextmanager
-    def _first_use(self, connection: Connection, timeout_s: float) -> Iterator[Cut]:
-        """A connection that was dead before it answered anything is no error: take another."""
-        try:
-            with bounded(connection, timeout_s) as cut:
-                yield cut
-        except psycopg.OperationalError as error:
-            if connection.closed and not cut.made:
-                raise _LostError from error
-            raise
+    def _patient(self, connection: Connection) -> "_FirstUse":
+        return _FirstUse(connection, self._patience_s, self._pulse)
 
     async def _drop_dead_connections(self) -> None:
         """A restarted server leaves dead connections behind; one of them tells of all."""
@@ -371,6 +370,18 @@ class Reader:
 
 class _LostError(Exception):
     """The connection was dead before it answered anything. Take another."""
+
+
+class _FirstUse(Cut):
+    """A connection that was dead before it answered anything is no error: take another."""
+
+    __slots__ = ()
+
+    def __exit__(self, *met: object) -> None:
+        super().__exit__(*met)
+        error = met[1]
+        if isinstance(error, psycopg.OperationalError) and not self.made and self.closed:
+            raise _LostError from error
 
 
 def meaning_of(error: psycopg.Error) -> Exception:

@@ -167,6 +167,10 @@ class ApiSettings(BaseSettings):
         validate_default=True,
         description="Whether documents that the manifest lacks are refused",
     )
+    api_log_requests: bool = Field(
+        default=True,
+        description="Whether every request is logged; without, only those that were not answered",
+    )
     api_slow_operation_ms: int = Field(
         500, ge=0, description="From when on an operation is logged as slow; 0: none is"
     )

@@ -6,7 +6,6 @@ remembered by its text: most answers find that nothing has moved since.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
@@ -42,7 +41,15 @@ def standing_of(columns: Sequence[bytes | None], topics: tuple[str, ...]) -> Con
     assert read_at is not None
     moment = datetime.fromisoformat(read_at.decode())
     known = _known(positions, topics, build.decode(), int(counter))
-    return replace(known, read_at=moment)
+    return Consistency(
+        vector=known.vector,
+        token=known.token,
+        as_of=known.as_of,
+        read_at=moment,
+        build=known.build,
+        change_counter=known.change_counter,
+        partitions=known.partitions,
+    )
 
 
 @lru_cache(_REMEMBERED)

@@ -92,6 +92,22 @@ def test_a_trace_that_is_none_is_not_told(traceparent: str, shop: Database) -> N
     assert "trace_id" not in line
 
 
+def test_only_what_was_not_answered_is_told_where_that_is_asked_for(shop: Database) -> None:
+    app = create_app(settings(shop.api_dsn, api_log_requests=False))
+    with heard() as lines, TestClient(app) as client:
+        for query in (NAMED, "{ nothing }", "{ orders(first: -1) { totalCount } }"):
+            client.post("/graphql", json={"query": query})
+        client.get("/nowhere")
+    told = [
+        (line["route"], line["status"], line.get("outcome")) for line in named(lines, "request")
+    ]
+    assert told == [
+        ("/graphql", 200, "GRAPHQL_VALIDATION_FAILED"),
+        ("/graphql", 200, "BAD_USER_INPUT"),
+        ("other", 404, None),
+    ]
+
+
 def test_a_socket_has_one_line_at_its_end(shop: Database) -> None:
     with heard() as lines, guarded(shop) as client:
         with connected(client, authorization=f"Bearer {signed()}") as socket:

@@ -37,6 +37,8 @@ def test_a_symbol_that_an_enum_does_not_know_is_never_shown_as_null(nullable: bo
 
 def test_texts_are_escaped_by_the_server_and_numbers_are_not() -> None:
     name = ViewField(column="name", kind=kind_of(Column("name", Text)), nullable=False, doc="Name.")
-    assert chain(cell(name, "t.name")) == "to_json(t.name)"
+    assert chain(cell(name, "t.name")) == "to_json(t.name)::text"
     price = ViewField(column="price", kind=DECIMAL, nullable=True, doc="Price.")
-    assert chain(cell(price, "t.price")) == "coalesce('\"' || round(t.price, 4) || '\"', 'null')"
+    assert (
+        chain(cell(price, "t.price")) == "coalesce('\"' || round(t.price, 4)::text || '\"', 'null')"
+    )

@@ -164,6 +164,11 @@ def _compare_sql(compare: Compare, table: str) -> Sql:
             found = Sql(f"({name} = ANY (%s::{sql_type}[]))", (list(compare.value),))
         case "notIn":
             found = Sql(f"({name} <> ALL (%s::{sql_type}[]))", (list(compare.value),))
+        case "eq" if (symbols := compare.field.enumeration) is not None:
+            # In the text, and each has a statement of its own: a plan for any of them reads a table
+            # to its end for the few rows of a rare one.
+            assert compare.value in symbols.symbols
+            found = text(f"({name} = '{compare.value}'::{sql_type})")
         case operator:
             found = Sql(f"({name} {OPERATORS[operator]} %s::{sql_type})", (compare.value,))
     # Where a column may be null a comparison may be neither; `not` of it must still be true.

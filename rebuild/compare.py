@@ -9,7 +9,7 @@ differ, the rows of that range come here as two ordered streams and are merged.
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -125,33 +125,23 @@ def compare(
     `at_once`: whether both sides are read at a time, or one after the other.
     """
     result = Result()
-    for table in [*(view.table for view in CATALOGUE.views), TOMBSTONES, APPLIED_DEAD_LETTERS]:
-        found = ViewResult(table.name, expected=table.name in declared)
-        named = {d.partition(".")[2] for d in declared if d.partition(".")[0] == table.name}
-        with ThreadPoolExecutor(at_once) as sides:
-            ranges, hashes = _hashed(table, live, built, pacer, sides)
-        for bounds, one, other in zip(ranges, *hashes, strict=True):
-            if one == other:
-                found.rows += one[0]
-            else:
-                into = (found, result.first)
-                _compare_rows(_Range(table, bounds), live, built, named, into)
-        result.views.append(found)
+    with ThreadPoolExecutor(at_once) as sides:
+        for table in [*(view.table for view in CATALOGUE.views), TOMBSTONES, APPLIED_DEAD_LETTERS]:
+            found = ViewResult(table.name, expected=table.name in declared)
+            named = {d.partition(".")[2] for d in declared if d.partition(".")[0] == table.name}
+            ranges = _ranges(table, *live)
+            reading = [
+                sides.submit(_hashes, table, *side, ranges, pacer()) for side in (live, built)
+            ]
+            for bounds, one, other in zip(ranges, *(r.result() for r in reading), strict=True):
+                if one == other:
+                    found.rows += one[0]
+                else:
+                    part, into = _Range(table, bounds), (found, result.first)
+                    _compare_rows(part, live, built, named, into)
+            result.views.append(found)
     result.views.append(_compare_positions(live, built, result))
     return result
-
-
-def _hashed(
-    table: Table,
-    live: tuple[Connection[Row], str],
-    built: tuple[Connection[Row], str],
-    pacer: Callable[[], Pacer],
-    sides: Executor,
-) -> tuple[list["Bounds"], list[list["Hashed"]]]:
-    """Ranges of a table, and what each side holds in them."""
-    ranges = _ranges(table, *live)
-    reading = [sides.submit(_hashes, table, *side, ranges, pacer()) for side in (live, built)]
-    return ranges, [each.result() for each in reading]
 
 
 Key = tuple[Any, ...]

@@ -148,6 +148,16 @@ def test_large_tables_are_read_by_index(large: Database, asked: str, generic: bo
     _require_indexes(nodes)
 
 
+def test_a_rare_status_is_not_looked_for_by_a_plan_for_any_status(large: Database) -> None:
+    query, _ = OPERATIONS["a page of one status with payments"]
+    with both_ways(large.api_dsn) as both:
+        statements = {each: both.statement(query, {"s": each}) for each in ("PLACED", "CANCELLED")}
+    assert len({text for text, _ in statements.values()}) == 2
+    for status, (text, values) in statements.items():
+        assert f"= '{status}'::text" in text
+        assert not values
+
+
 @pytest.mark.parametrize("generic", [False, True], ids=["for these values", "for any values"])
 def test_a_page_begins_at_its_cursor_and_ids_are_looked_up(large: Database, generic: bool) -> None:
     with both_ways(large.api_dsn) as both:

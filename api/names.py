@@ -1,6 +1,9 @@
 """Names: a column's name as GraphQL spells it."""
 
+from functools import cache
 
+
+@cache  # there are as many as columns
 def camel(name: str) -> str:
     """`unit_price` -> `unitPrice`."""
     first, *rest = name.split("_")

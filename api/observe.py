@@ -6,9 +6,9 @@ its line comes at its end.
 
 import re
 import time
-import uuid
 from collections.abc import Mapping
 from functools import lru_cache
+from secrets import token_hex
 from typing import Any, Final
 
 import structlog
@@ -172,7 +172,7 @@ class _Seen:
 
 def _request_id(scope: Scope) -> str:
     given = _header(scope, REQUEST_ID_HEADER.encode()) or ""
-    return given if _ID.fullmatch(given) else uuid.uuid4().hex
+    return given if _ID.fullmatch(given) else token_hex(16)
 
 
 def _header(scope: Scope, wanted: bytes) -> str | None:

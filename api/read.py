@@ -1,4 +1,4 @@
-"""The only place where the API executes SQL: connections, snapshots, and what their errors mean.
+"""Where the API executes SQL: connections, snapshots, and what their errors mean.
 
 An operation reads one snapshot: one statement (`answer`), or one `REPEATABLE READ, READ ONLY`
 transaction whose first statement reads where the views stand (`read`). The build that the process

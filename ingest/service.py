@@ -207,6 +207,10 @@ def _reached(parts: _Parts, until: PositionVector | None) -> bool:
         return False
 
 
+IDLE_S = 10.0
+"""How long a worker may own nothing until its client is asked whether it reaches a broker. Not at
+once: while partitions are being assigned, librdkafka may leave that question open for half a minute.
+"""
 STRANDED_S = 20.0
 """How long our clients may reach no broker while one that is made anew reaches them."""
 
@@ -230,6 +234,7 @@ class _Watch:
         self._strangers: set[Partition] = set()
         self._failure: Exception | None = None
         self._stranded_since_s: float | None = None
+        self._idle_since_s: float | None = None
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     def __enter__(self) -> None:
@@ -278,8 +283,17 @@ class _Watch:
             self._look_for_brokers()
         else:
             self._parts.status.broker_away(None)
-            if not self._owned:
+            if self._is_idle():
                 self._look_for_brokers()
+
+    def _is_idle(self) -> bool:
+        """Whether the worker has owned nothing for a while."""
+        if self._owned:
+            self._idle_since_s = None
+            return False
+        now_s = time.monotonic()
+        self._idle_since_s = self._idle_since_s or now_s
+        return now_s - self._idle_since_s >= IDLE_S
 
     def _look_for_brokers(self) -> None:
         """End the worker where only a new client finds the brokers.

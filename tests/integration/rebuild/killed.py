@@ -116,14 +116,14 @@ REBUILD: Final[Mapping[str, Step]] = {
     **{name: Share(share) for name, share in SHARES.items()},
     "before it is whole": Call(builds, "make_whole"),
     "while it is made whole": Call(builds, "run_all", before=4),
-    "while it is proved": Call(compare, "_compare_table", before=3),
+    "while it is proved": Call(compare, "_ranges", before=3),
     **_SWITCH,
 }
 """Steps of a command, by name, in the order in which it meets them."""
 VERIFY: Final[Mapping[str, Step]] = {
     "half of the bulk is in": Share(0.5),
     "while it is made whole": Call(builds, "run_all", before=4),
-    "while it is proved": Call(compare, "_compare_table", before=3),
+    "while it is proved": Call(compare, "_ranges", before=3),
     "before its build is dropped": Call(builds, "drop"),
     "dropped, not committed": After("DROP SCHEMA IF EXISTS build_"),
 }

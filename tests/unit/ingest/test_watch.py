@@ -146,6 +146,7 @@ def test_clients_that_lost_every_broker_end_the_worker_where_a_new_one_finds_the
         return others_reach_it
 
     monkeypatch.setattr(service, "STRANDED_S", 0.5)
+    monkeypatch.setattr(service, "IDLE_S", 0.0)
     monkeypatch.setattr(watermarks, "answers", answers)
     parts = Parts()
     parts.kafka.reached = False

@@ -209,8 +209,7 @@ def _reached(parts: _Parts, until: PositionVector | None) -> bool:
 
 IDLE_S = 10.0
 """How long a worker may own nothing until its client is asked whether it reaches a broker. Not at
-once: while partitions are being assigned, librdkafka may leave that question open for half a minute.
-"""
+once: while partitions are being assigned, librdkafka may leave that open for half a minute."""
 STRANDED_S = 20.0
 """How long our clients may reach no broker while one that is made anew reaches them."""
 

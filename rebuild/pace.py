@@ -62,9 +62,10 @@ class Pacer:
         self._turn_at = self._clock()
 
     def _end_of_rest(self, ended_at: float, gained: int) -> float:
-        if self.share == RESTING:
+        share = self.share  # once: another thread may set it meanwhile
+        if share == RESTING:
             return math.inf
-        end = ended_at + (ended_at - self._turn_at) * (1 / self.share - 1)
+        end = ended_at + (ended_at - self._turn_at) * (1 / share - 1)
         return max(end, self._began_at + gained / self._rate) if self._rate else end
 
     def _ask(self, now: float) -> None:

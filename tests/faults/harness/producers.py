@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -114,6 +114,15 @@ def _send(
         if first is not None and error is None:
             first.setdefault((record.topic, message.partition() or 0), message.offset() or 0)
 
+    offer(client, record, delivered)
+
+
+def offer(
+    client: Producer,
+    record: Record,
+    delivered: Callable[[KafkaError | None, Message], None] | None = None,
+) -> None:
+    """Put a record into a producer's queue; wait while the broker is slower than we are."""
     while True:
         try:
             client.produce(
@@ -123,7 +132,7 @@ def _send(
                 timestamp=record.timestamp_ms,
                 on_delivery=delivered,
             )
-        except BufferError:  # the broker is slower than we are
+        except BufferError:
             client.poll(0.1)
         else:
             client.poll(0)

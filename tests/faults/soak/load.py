@@ -16,7 +16,7 @@ from confluent_kafka import KafkaException, Message, Producer
 from confluent_kafka.cimpl import KafkaError
 
 from tests.faults.harness.ground import Ground
-from tests.faults.harness.producers import ABORTED, producer
+from tests.faults.harness.producers import ABORTED, offer, producer
 from tests.faults.harness.threads import Threads
 from tests.fixtures.traffic import Record
 
@@ -84,34 +84,13 @@ class Load:
             burst = turn % BURST_EVERY < BURST_TURNS
             rate = self._per_s * (BURST_FACTOR if burst else 1)
             for record in islice(records, max(1, int(rate * TURN_S))):
-                self._send(self._client, self._noted(record), self._told(record))
+                offer(self._client, self._noted(record), self._told(record))
 
     def _told(self, record: Record) -> Callable[[KafkaError | None, Message], None]:
         def told(error: KafkaError | None, _message: Message) -> None:
             self._ground.ledger.told(record, error)
 
         return told
-
-    def _send(
-        self,
-        client: Producer,
-        record: Record,
-        delivered: Callable[[KafkaError | None, Message], None] | None = None,
-    ) -> None:
-        while True:
-            try:
-                client.produce(
-                    record.topic,
-                    record.value,
-                    record.key,
-                    timestamp=record.timestamp_ms,
-                    on_delivery=delivered,
-                )
-            except BufferError:
-                client.poll(TURN_S)
-            else:
-                client.poll(0)
-                return
 
     # Transactions.
 
@@ -148,7 +127,7 @@ class Load:
         try:
             client.begin_transaction()
             for record in records:
-                self._send(client, record)
+                offer(client, record)
             if client.flush(_STEP_S) > 0:
                 self._unknown(records)
                 return False

@@ -7,6 +7,7 @@ how often each bit for each seed, is known when all are over.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -120,29 +121,49 @@ def lacking(bites: Mapping[str, int]) -> list[str]:
 
 @dataclass(slots=True)
 class Run:
-    """One run with one seed: bites by kind, how each test ended, and figures that tests gave."""
+    """One seed: of each test its bites by kind, how it ended, and the figures that it gave."""
 
     seed: int
-    bites: dict[str, int] = field(default_factory=dict)
+    bites: dict[str, dict[str, int]] = field(default_factory=dict)
     tests: dict[str, str] = field(default_factory=dict)
     figures: dict[str, str] = field(default_factory=dict)
 
+    def by_kind(self) -> Counter[str]:
+        """The bites of all tests."""
+        return sum(map(Counter, self.bites.values()), Counter())
+
+    def renewed_by(self, later: Run) -> Run:
+        """This run, and of each test that ran again only what came of it then."""
+
+        def renewed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+            return {name: of for name, of in before.items() if name not in later.tests} | after
+
+        return Run(
+            self.seed,
+            renewed(self.bites, later.bites),
+            renewed(self.tests, later.tests),
+            renewed(self.figures, later.figures),
+        )
+
 
 def write_report(page: Path, run: Run) -> None:
-    """Put a run into a report: a Markdown page with JSON beside it, one run for each seed."""
+    """Put a run into a report: a Markdown page with JSON beside it, one column for each seed."""
     data = page.with_suffix(".json")
-    runs = [Run(**each) for each in json.loads(data.read_text("utf-8"))] if data.exists() else []
-    runs = sorted([*(one for one in runs if one.seed != run.seed), run], key=lambda one: one.seed)
+    known = [Run(**each) for each in json.loads(data.read_text("utf-8"))] if data.exists() else []
+    runs = {one.seed: one for one in known}
+    runs[run.seed] = runs.get(run.seed, Run(run.seed)).renewed_by(run)
+    ordered = [runs[seed] for seed in sorted(runs)]
     page.parent.mkdir(parents=True, exist_ok=True)
-    data.write_text(json.dumps([asdict(one) for one in runs], indent=2) + "\n", "utf-8")
-    page.write_text(as_markdown(runs), "utf-8")
+    data.write_text(json.dumps([asdict(one) for one in ordered], indent=2) + "\n", "utf-8")
+    page.write_text(as_markdown(ordered), "utf-8")
 
 
 def as_markdown(runs: Iterable[Run]) -> str:
     """The report as a page."""
     runs = list(runs)
     head = ("", *(f"seed {run.seed}" for run in runs))
-    totals = ("all", *(f"{sum(run.bites.values()):,}" for run in runs))
+    bites = [run.by_kind() for run in runs]
+    totals = ("all", *(f"{kinds.total():,}" for kinds in bites))
     lines = [
         "# Faults",
         "",
@@ -150,7 +171,7 @@ def as_markdown(runs: Iterable[Run]) -> str:
         " shows that it happened, and a test whose fault did not bite has failed. After each, every"
         " row, counter and dead letter is what an independent program makes of the log.",
         "",
-        *_table(head, [*_rows([run.bites for run in runs], "0"), totals]),
+        *_table(head, [*_rows(bites, "0"), totals]),
         "",
         "## Tests",
         "",

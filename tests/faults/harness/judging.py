@@ -35,7 +35,6 @@ def pytest_configure(config: pytest.Config) -> None:
 class _Judge:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._bites = Bites()
         self._run = Run(config.getoption("--fault-seed"))
         self._lacking: list[str] = []
 
@@ -56,26 +55,26 @@ class _Judge:
         for kind, value in properties:
             if kind == BITES:
                 assert isinstance(value, dict)
-                for fault, times in value.items():
-                    self._bites.bit(fault, times)
+                self._run.bites[name] = value
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """A run of everything that met too little has failed; and the report, where wanted."""
-        bites = dict(self._bites.by_kind())
         if exitstatus == pytest.ExitCode.OK and _everything(self._config):
-            self._lacking = lacking(bites)
+            self._lacking = lacking(self._run.by_kind())
             if self._lacking:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
         page = self._config.getoption("--faults-report")
         if page is not None and self._run.tests:
-            self._run.bites = bites
             write_report(page, self._run)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """One line with all bites by kind, and what is lacking."""
-        if self._bites.total:
-            terminalreporter.write_line(str(self._bites))
+        bites = Bites()
+        for kind, times in self._run.by_kind().items():
+            bites.bit(kind, times)
+        if bites.total:
+            terminalreporter.write_line(str(bites))
         for said in self._lacking:
             terminalreporter.write_line(f"FAULTS LACKING: {said}", red=True)
 

@@ -102,7 +102,9 @@ class _Children:
     """The processes of a load; leaving it ends them."""
 
     def __init__(self, settings: IngestSettings, load: Load, count: int) -> None:
-        context = multiprocessing.get_context("spawn")
+        # From a server that has imported all of it once, and holds no thread or connection.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["__main__", __name__])
         self._children: list[tuple[BaseProcess, Connection]] = []
         for number in range(count):
             ours, theirs = context.Pipe()

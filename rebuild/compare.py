@@ -164,10 +164,14 @@ class _Range:
         return ", ".join(f't."{column.name}"' for column in self.table.primary_key.columns)
 
     @property
+    def columns(self) -> str:
+        """All columns, as SQL."""
+        return ", ".join(f't."{column.name}"' for column in self.table.columns)
+
+    @property
     def row(self) -> str:
         """A whole row as JSON text, as SQL."""
-        columns = ", ".join(f't."{column.name}"' for column in self.table.columns)
-        return f"json_build_array({columns})::text"
+        return f"json_build_array({self.columns})::text"
 
     @property
     def where(self) -> str:
@@ -209,7 +213,7 @@ def _hashes(
     for bounds in ranges:
         part = _Range(table, bounds)
         row = connection.execute(
-            f"SELECT count(*), sha256(string_agg(sha256(convert_to({part.row}, 'UTF8')), ''::bytea"
+            f"SELECT count(*), sha256(string_agg(record_send(ROW({part.columns})), ''::bytea"
             f" ORDER BY {part.keys})) FROM {build}.{table.name} t{part.where}",
             part.values,
         ).fetchone()

@@ -212,6 +212,12 @@ class Log:
         clients = (self._consumer, self._admin)
         return all(watermarks.reaches(client, topic, timeout_s) for client in clients)
 
+    def learn_topics(self, timeout_s: float) -> None:
+        """Have the consumer know every topic. Of one that is started later than others it would
+        learn with a delay of up to a second (librdkafka 2.16). What is away now is met later."""
+        for topic in self._topics:
+            watermarks.reaches(self._consumer, topic, timeout_s)
+
     def close(self) -> None:
         """Leave the group. The callbacks run once more."""
         self._consumer.close()

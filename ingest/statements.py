@@ -285,7 +285,7 @@ class _Maker:
         """The keys that a batch touches: by an event, by a child's event, by a tombstone."""
         keys = _names(view.key)
         parts = [f"SELECT {keys} FROM staged_{view.name}"]
-        if view.rollup:
+        if view.rollup and not view.rollup.deferred:
             parts.append(f"SELECT {keys} FROM staged_{view.rollup.child.name}")
         if view.hides:
             parts.append(f"SELECT key FROM buried_{view.name}")
@@ -309,16 +309,19 @@ class _Maker:
             written, values = [*written, "visible"], [*values, "s.version IS NOT NULL"]
         rolled_up = ""
         if view.rollup:
-            names, sums = self._staged_sums(view)
+            if view.rollup.deferred:
+                names, sums = self._stored_sums(view, dict(zip(written, values, strict=True)))
+                rolled_up = f" CROSS JOIN LATERAL ({sums}) r"
+            else:
+                names, sums = self._staged_sums(view)
+                rolled_up = f" LEFT JOIN ({sums}) r ON {self._on(view, 'r', 't')}"
             written = [*written, *names]
             values += [f"coalesce(r.{quoted(n)}, {self._default(view, n)})" for n in names]
-            rolled_up = f" LEFT JOIN ({sums}) r ON {self._on(view, 'r', 't')}"
         return (
             f"WITH made AS (INSERT INTO {self._table(view)} ({_names(written)})"
             f" SELECT {', '.join(values)} FROM ({self._touched(view)}) t"
             f" LEFT JOIN staged_{view.name} s ON {self._on(view, 's', 't')}{rolled_up}"
-            f" WHERE NOT EXISTS (SELECT FROM {self._table(view)} o"
-            f" WHERE {self._on(view, 'o', 't')})"
+            f" WHERE NOT EXISTS {self._found(view, by='t')}"
             f" ORDER BY {_names(view.key, 't.')} ON CONFLICT ({_names(view.key)}) DO NOTHING"
             f" RETURNING {_names(view.key)})"
             f" INSERT INTO met_{view.name} (made, {_names(view.key)})"
@@ -334,6 +337,17 @@ class _Maker:
         rows = child.outerjoin(parent, _same(view.key, parent, child))
         columns = (value.label(name) for name, value in sums.items())
         return list(sums), text_of(select(*keys, *columns).select_from(rows).group_by(*keys))
+
+    def _stored_sums(self, view: StreamView, row: Mapping[str, str]) -> tuple[list[str], str]:
+        """What is rolled up for a row of these values, as SQL, from its child's rows."""
+        assert view.rollup is not None
+        child = table_of(view.rollup.child, self._build).alias("c")
+        # Expressions, not a table: the statement around has one that this must not name.
+        parent = {n: literal_column(v, view.table.c[n].type) for n, v in row.items()}
+        sums = view.rollup.columns(SimpleNamespace(**parent), child.c)
+        columns = (value.label(name) for name, value in sums.items())
+        same = (parent[name] == child.c[name] for name in view.key)
+        return list(sums), text_of(select(*columns).select_from(child).where(and_(*same)))
 
     def _staged_rows(self, view: StreamView, alias: str) -> FromClause:
         """The staged rows of a view, as its table has them."""
@@ -378,18 +392,21 @@ class _Maker:
         )
 
     def _ask(self, view: StreamView) -> str:
-        columns = self._form(view).columns
-        values = ", ".join(self._to_staged(view, name, "o") for name in columns)
-        made = (
-            ""
-            if view.name in self._catalogue.children()
-            else f" AND NOT EXISTS (SELECT FROM met_{view.name} m"
-            f" WHERE m.made AND {self._on(view, 'm', 's')})"
-        )
+        values = ", ".join(self._to_staged(view, n, "o") for n in self._form(view).columns)
+        asked, by = f"staged_{view.name} s", "s"
+        if self._meets_all(view):  # of those that were there before, which are known by now
+            asked += f" JOIN met_{view.name} m ON {self._on(view, 'm', 's')} AND NOT m.made"
+            by = "m"
         return (
-            f"SELECT {values} FROM staged_{view.name} s JOIN {self._table(view)} o"
-            f" ON {self._on(view, 'o', 's')} WHERE o.version >= s.lowest_version{made}"
+            f"SELECT {values} FROM {asked} CROSS JOIN LATERAL {self._found(view, by=by)} o"
+            " WHERE o.version >= s.lowest_version"
         )
+
+    def _found(self, view: StreamView, *, by: str) -> str:
+        """The row with the key of another, each looked up in the index: guesses about temporary
+        tables must not lead the planner to read all rows instead."""
+        same = self._on(view, "found", by)
+        return f"(SELECT found.*, found.ctid FROM {self._table(view)} found WHERE {same} OFFSET 0)"
 
     def _update(self, view: StreamView) -> str:
         written = self._written(view)
@@ -416,24 +433,17 @@ class _Maker:
             else f"CASE WHEN {newer} THEN {value} ELSE x.{quoted(name)} END AS {quoted(name)}"
             for name, value in values.items()
         )
-        child = table_of(view.rollup.child, self._build).alias("c")
-        # Expressions, not a table: the statement below has `n`, the one inside must not name it.
-        row = {n: literal_column(f"n.{quoted(n)}", view.table.c[n].type) for n in values}
-        sums = view.rollup.columns(SimpleNamespace(**row), child.c)
-        same = (row[name] == child.c[name] for name in view.key)
-        columns = (value.label(name) for name, value in sums.items())
-        summed = select(*columns).select_from(child).where(and_(*same))
+        sums, summed = self._stored_sums(view, {n: f"n.{quoted(n)}" for n in values})
         changed = [f"{quoted(n)} = n.{quoted(n)}" for n in values if n not in view.key]
         changed += [f"{quoted(n)} = r.{quoted(n)}" for n in sums]
         return (
             f"UPDATE {self._table(view)} o SET {', '.join(changed)} FROM"
-            f" (SELECT {newer} AS newer, {current} FROM met_{view.name} m"
-            f" JOIN {self._table(view)} x ON {self._on(view, 'x', 'm')}"
+            f" (SELECT {newer} AS newer, x.ctid, {current} FROM met_{view.name} m"
+            f" CROSS JOIN LATERAL {self._found(view, by='m')} x"
             f" LEFT JOIN staged_{view.name} s ON {self._on(view, 's', 'm')}"
             f" AND s.version > x.version WHERE NOT m.made) n"
-            f" CROSS JOIN LATERAL ({text_of(summed)}) r WHERE {self._on(view, 'o', 'n')} AND"
-            f" (n.newer OR ({_names(list(sums), 'o.')})"
-            f" IS DISTINCT FROM ({_names(list(sums), 'r.')}))"
+            f" CROSS JOIN LATERAL ({summed}) r WHERE o.ctid = n.ctid AND"
+            f" (n.newer OR ({_names(sums, 'o.')}) IS DISTINCT FROM ({_names(sums, 'r.')}))"
         )
 
     def _is_buried(self, view: StreamView, of: str, timestamp: str, row: str = "o") -> str:

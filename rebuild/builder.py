@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Protocol
 
 from ingest.beside import Beside
@@ -19,7 +20,7 @@ from ingest.form import EventForm, form_of
 from ingest.settings import IngestSettings
 from ingest.status import Status
 from ingest.store import Store
-from ingest.worker import Limits, Worker
+from ingest.worker import BROKER_TIMEOUT_S, Limits, Worker
 from rebuild.feed import Feed, Withheld, open_log
 from schemas import contracts
 from schemas.registry import Registry
@@ -85,8 +86,9 @@ def open_decoder(
 class Builder:
     """Fills a build from its own positions. Use `go_to` as often as needed, then `close`.
 
-    With `bulk`, batches are large and aggregates are left for the end; with a `rate` of events a
-    second, none is larger than a second's.
+    With `bulk`, batches are large, aggregates are left for the end, and the children of rollups are
+    read before their parents: a parent's row finds them all and is written once, whole. With a
+    `rate` of events a second, no batch is larger than a second's.
     """
 
     def __init__(
@@ -102,7 +104,9 @@ class Builder:
         self._stack = ExitStack()
         self._stop = stop
         self._partitions = tuple(partitions)
-        catalogue = Catalogue(CATALOGUE.streams, CATALOGUE.stream_views) if bulk else CATALOGUE
+        self._turns = _turns(self._partitions) if bulk else [self._partitions]
+        self._taken: list[Partition] = []
+        catalogue = _deferring() if bulk else CATALOGUE
         session = Session(
             settings.database_url.get_secret_value(),
             catalogue=catalogue,
@@ -110,7 +114,9 @@ class Builder:
             allow_unsafe=settings.allow_unsafe_database,
             target=target,
         )
-        self._feed = Feed(open_log(settings), {})
+        log = open_log(settings)
+        log.learn_topics(BROKER_TIMEOUT_S)
+        self._feed = Feed(log, {})
         self._decoder = Withheld(open_decoder(settings, self._stack, session.owner, stop), {})
         self._status = Status()
         store = Store(session)
@@ -126,7 +132,6 @@ class Builder:
         self._stack.callback(store.close)
         self._stack.callback(self._feed.close)
         self._stack.callback(self._worker.finish)
-        self._feed.assigned(self._partitions)
 
     def __enter__(self) -> "Builder":
         return self
@@ -160,11 +165,23 @@ class Builder:
                 raise StoppedError
             if deadline is not None and time.monotonic() > deadline:
                 return False
+            self._take_turns(wanted)
             self._worker.step()
             self._refuse_hopeless()
             if pace is not None:
                 pace(sum(self._worker.positions().values()))
         return True
+
+    def _take_turns(self, wanted: Mapping[Partition, int]) -> None:
+        """Begin with the next partitions when those before were read to their end."""
+        if not self._turns:
+            return
+        # Committed or just read: one that goes on at its end has nothing more to read.
+        there, read = self._worker.positions(), self._feed.positions(self._taken)
+        if all(max(there.get(p, 0), read.get(p, 0)) >= wanted.get(p, 0) for p in self._taken):
+            taken = self._turns.pop(0)
+            self._taken += taken
+            self._feed.assigned(taken)
 
     def _reached(self, wanted: Mapping[Partition, int]) -> bool:
         positions = self._worker.positions()
@@ -190,6 +207,26 @@ class Builder:
     def waiting_for(self) -> str | None:
         """What is away, if anything is."""
         return self._status.waiting_for
+
+
+def _deferring() -> Catalogue:
+    """The stream views alone: `builds.make_whole` sums what these leave out."""
+    views = tuple(
+        view if view.rollup is None else replace(view, rollup=replace(view.rollup, deferred=True))
+        for view in CATALOGUE.stream_views
+    )
+    return Catalogue(CATALOGUE.streams, views)
+
+
+def _turns(partitions: Collection[Partition]) -> list[tuple[Partition, ...]]:
+    """Partitions of the children of rollups, then the others."""
+    children = CATALOGUE.children()
+    first = {view.stream.topic for view in CATALOGUE.stream_views if view.name in children}
+    turns = (
+        tuple(p for p in partitions if p[0] in first),
+        tuple(p for p in partitions if p[0] not in first),
+    )
+    return [turn for turn in turns if turn]
 
 
 def _limits(settings: IngestSettings, *, bulk: bool, rate: float | None) -> Limits:

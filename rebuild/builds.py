@@ -5,6 +5,7 @@ Stands apart from the pages (`run.py`, `swap.py`) that decide when.
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +23,7 @@ from ingest.errors import Reason
 from ingest.operate import Build
 from rebuild.builder import Letters
 from views import CATALOGUE, ddl
+from views.model import View
 from views.positions import Partition, PositionVector, parse_position
 
 APPLICATION: Final = "viewkeeper rebuild"
@@ -141,17 +143,22 @@ def lacking(connection: Connection[Row], build: Build) -> list[str]:
     return [view.name for view in CATALOGUE.views if view.name not in known]
 
 
-def make_whole(connection: Connection[Row], build: Build) -> None:
-    """Sum the aggregates, make the indexes, let readers in: once, after the bulk of the load.
+def make_whole(dsn: str, connection: Connection[Row], build: Build, *, alone: bool) -> None:
+    """Roll up, sum the aggregates, make the indexes, let readers in: once, after the bulk.
 
-    Whoever still fills the build in bulk is fenced: it would leave the aggregates behind.
+    Whoever still fills the build in bulk is fenced: it would leave sums behind. Each step may be
+    done again after a kill. `alone`: whether it may use more than one processor.
     """
     with connection.transaction():
         connection.execute(f"UPDATE {build.name}.positions SET owner_epoch = owner_epoch + 1")
+        for stream_view in CATALOGUE.stream_views:
+            run_all(connection, ddl.roll_up(stream_view, build.name))
         for aggregate in CATALOGUE.aggregates:
             run_all(connection, [f"DELETE FROM {build.name}.{aggregate.name}"])
             run_all(connection, [ddl.fill(aggregate, build.name)])
-        run_all(connection, ddl.create_indexes(build.name))
+    with ThreadPoolExecutor(2 if alone else 1) as at_once:
+        list(at_once.map(lambda view: _index(dsn, build, view, alone=alone), CATALOGUE.views))
+    with connection.transaction():
         run_all(connection, ddl.grant_reading(build.name, [v.name for v in CATALOGUE.views]))
         for view in CATALOGUE.views:
             run_all(connection, ddl.row_policies(view, build.name))
@@ -160,7 +167,14 @@ def make_whole(connection: Connection[Row], build: Build) -> None:
                 " ON CONFLICT DO NOTHING",
                 (build.number, view.name),
             )
-    run_all(connection, (f"ANALYZE {build.name}.{view.name}" for view in CATALOGUE.views))
+
+
+def _index(dsn: str, build: Build, view: View, *, alone: bool) -> None:
+    with open_session(dsn, "indexes") as connection:
+        if not alone:
+            take_one_processor(connection)
+        run_all(connection, ddl.create_indexes(build.name, of=view.name))
+        run_all(connection, [f"ANALYZE {build.name}.{view.name}"])
 
 
 def mark_ready(

@@ -27,6 +27,7 @@ def open_log(settings: IngestSettings) -> Log:
     """The topics of the catalogue, read outside the workers' group."""
     options = {
         "fetch.wait.max.ms": "50",  # a swap waits for the last few events
+        "fetch.queue.backoff.ms": "20",  # and a bulk for more: it empties the queue in a second
         **settings.consumer_options(),
         "group.id": f"{settings.group_id}-rebuild",
     }

@@ -220,7 +220,7 @@ class Work:
         self.report.events = sum(ends.values())
         with self._timed("indexes and aggregates"):
             self._watcher.say("aggregates and indexes")
-            builds.make_whole(self.connection, self.build)
+            builds.make_whole(self._dsn, self.connection, self.build, alone=not beside)
 
     def _ends(self) -> dict[Partition, int]:
         """Where to go: the live positions, or the ends of a log that the live ones are not of."""

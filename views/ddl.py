@@ -7,12 +7,23 @@ one that it makes. Both give the same tables, names and rights.
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from sqlalchemy import MetaData, Table, insert, select
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    MetaData,
+    Table,
+    and_,
+    exists,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.sql import ClauseElement
 
-from views.model import BUILD, Aggregate, View
+from views.model import BUILD, Aggregate, StreamView, View
 from views.positions import TABLE as POSITIONS
 from views.sums import sums
 
@@ -67,11 +78,13 @@ def create_tables(build: str) -> list[str]:
     ]
 
 
-def create_indexes(build: str) -> list[str]:
-    """Every other index of a build: a rebuild makes them after the bulk of its load."""
+def create_indexes(build: str, *, of: str | None = None) -> list[str]:
+    """Every other index of a build, or of one table, where it is not there yet: a rebuild makes
+    them after the bulk of its load."""
     return [
-        str(CreateIndex(index).compile(dialect=_DIALECT))
+        str(CreateIndex(index, if_not_exists=True).compile(dialect=_DIALECT))
         for table in tables_of(build).sorted_tables
+        if of in (None, table.name)
         for index in sorted(table.indexes, key=lambda index: str(index.name))
     ]
 
@@ -133,6 +146,37 @@ def fill(aggregate: Aggregate, build: str) -> str:
     columns = [totals.c[column.name] for column in target.columns]
     groups = select(*columns).where(totals.c[aggregate.members] != 0)
     return text_of(insert(target).from_select([c.name for c in target.columns], groups))
+
+
+def roll_up(view: StreamView, build: str) -> list[str]:
+    """What a view rolls up, from all rows of its child: for rows that were written without it.
+
+    Keys that the child alone has get a row, as they do when events are applied one by one.
+    """
+    rollup = view.rollup
+    if rollup is None:
+        return []
+    target, child = table_of(view, build), table_of(rollup.child, build)
+    parent = target.alias("parent")
+
+    def same(table: FromClause) -> ColumnElement[bool]:
+        return and_(*(table.c[name] == child.c[name] for name in view.key))
+
+    keys = [child.c[name] for name in view.key]
+    lacking = select(*keys).distinct().where(~exists().where(same(target)))
+    sums = rollup.columns(parent.c, child.c)
+    columns = (value.label(name) for name, value in sums.items())
+    found = select(*keys, *columns).join_from(child, parent, same(parent)).group_by(*keys)
+    right = found.subquery("right")
+    changed = (target.c[name].is_distinct_from(right.c[name]) for name in sums)
+    return [
+        text_of(insert(target).from_select(list(view.key), lacking)),
+        text_of(
+            update(target)
+            .values({name: right.c[name] for name in sums})
+            .where(*(target.c[name] == right.c[name] for name in view.key), or_(*changed))
+        ),
+    ]
 
 
 def text_of(statement: ClauseElement) -> str:

@@ -129,10 +129,14 @@ class Rollup:
     `columns(parent, child)` takes the columns of both, by name as attributes, and gives per column
     of the parent an SQL aggregate over the child's rows that share the parent's key. The parent's
     row is the meeting place of both streams: it is locked whenever either side of it changes.
+
+    `deferred`: only a change of the parent's own side recomputes it, and whoever defers it ends
+    with `views.ddl.roll_up`. For the bulk of a build, where nobody reads it before.
     """
 
     child: StreamView
     columns: Callable[[Columns, Columns], Mapping[str, ColumnElement[Any]]]
+    deferred: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -609,6 +609,24 @@ MUTANTS: Final = (
         "::test_one_that_is_redriven_just_before_the_live_build_is_held_is_in_the_new_build",
     ),
     Mutant(
+        name="rolled-up-at-the-start-only",
+        bug="payments that came when their orders were written already are left out of a rebuild",
+        file="views/ddl.py",
+        old=".where(*(target.c[name] == right.c[name] for name in view.key), or_(*changed))",
+        new=".where(target.c[view.key[0]] == '', or_(*changed))",
+        test=f"{_REBUILD}/test_killed.py"
+        "::test_payments_that_come_when_their_orders_are_written_are_summed_all_the_same",
+    ),
+    Mutant(
+        name="no-row-for-payments-alone",
+        bug="a rebuild has no row for an order that is known from its payments alone",
+        file="rebuild/builds.py",
+        old="            run_all(connection, ddl.roll_up(stream_view, build.name))\n",
+        new="            run_all(connection, ddl.roll_up(stream_view, build.name)[1:])\n",
+        test=f"{_REBUILD}/test_killed.py"
+        "::test_payments_that_come_when_their_orders_are_written_are_summed_all_the_same",
+    ),
+    Mutant(
         name="groups-of-the-right-row-only",
         bug="a repair leaves the sums of the group that an order was in by mistake",
         file="rebuild/repair.py",

@@ -1,12 +1,15 @@
 """A rebuild may be killed at any moment: the live views are whole, the next call finishes."""
 
+import random
 import threading
 
 import pytest
+from confluent_kafka import Producer
 
 from rebuild import run
 from rebuild.builder import StoppedError
 from rebuild.report import Options
+from tests.fixtures.content import Writer, order_content, payment_content
 from tests.fixtures.databases import Database
 from tests.integration.rebuild.killed import REBUILD, SHARES, kill
 from tests.integration.rebuild.parts import (
@@ -17,6 +20,9 @@ from tests.integration.rebuild.parts import (
     live,
     offsets,
     schemas,
+    value,
+    wait_until_live_includes,
+    worker,
 )
 
 
@@ -55,6 +61,29 @@ def test_killed_it_leaves_the_live_views_whole_and_the_next_call_finishes(
     assert report.resumed
     assert builds(shop) == {"build_1": "previous", report.build: "live"}
     assert log.judge(shop, report.build) == []
+
+
+def test_payments_that_come_when_their_orders_are_written_are_summed_all_the_same(
+    log: Log, shop: Database, watcher: Watcher
+) -> None:
+    settings = log.settings(shop)
+    written = value(shop, "SELECT min(order_id) FROM build_1.orders WHERE visible")
+    count = "SELECT payment_count FROM {}.orders WHERE order_id = %s"
+    before = value(shop, count.format("build_1"), written)
+    kill("rebuild", "before it is whole", log, shop)
+    producer, write = Producer({"bootstrap.servers": log.bootstrap}), Writer(log.ids)
+    for name in (written, "paid-and-never-placed"):
+        order = order_content(random.Random(name), name, customers=1)
+        payment = payment_content(random.Random(name), order, 99)
+        producer.produce("payments", write("payments", payment), name.encode())
+    assert producer.flush(30) == 0
+    with worker(settings):
+        wait_until_live_includes(shop, log.end())
+    report = run.rebuild(settings, Options(), watcher, threading.Event())
+    assert report.resumed
+    assert report.ok, report.result
+    assert value(shop, count.format(report.build), written) == before + 1
+    assert value(shop, count.format(report.build), "paid-and-never-placed") == 1
 
 
 def test_stopped_by_hand_it_goes_on_from_where_it_was(

@@ -178,6 +178,11 @@ class Reading(NamedTuple):
 
 def _compare_keys(bulk: Bulk, column: Column, keys: Sequence[bytes]) -> None:
     """Decline where the record's key is not the key in the event, to the byte."""
+    if isinstance(column, _Texts):
+        raw, spans = column.raw, zip(column.start.tolist(), column.end.tolist(), keys, strict=True)
+        wrong = [raw[start:end] != key for start, end, key in spans]
+        bulk.good &= ~np.array(wrong, np.bool_)
+        return
     good = np.flatnonzero(bulk.good)
     for place, text in zip(good.tolist(), column.take(good), strict=True):
         if text is None or text.encode() != keys[place]:

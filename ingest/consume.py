@@ -241,21 +241,27 @@ class Log:
         self._started -= going
 
 
+_new = tuple.__new__  # what `Record(...)` comes to, without a call between
+
+
 def _record(message: Message) -> Record:
     topic, partition, offset = message.topic(), message.partition(), message.offset()
     assert topic is not None
     assert partition is not None
     assert offset is not None
     headers, epoch, at_ms = message.headers(), message.leader_epoch(), message.timestamp()[1]
-    return Record(
-        topic,
-        partition,
-        offset,
-        message.key(),
-        message.value(),
-        tuple(_headers(headers)) if headers else (),
-        at_ms if EARLIEST_MS <= at_ms <= LATEST_MS else min(max(at_ms, EARLIEST_MS), LATEST_MS),
-        -1 if epoch is None else epoch,
+    return _new(
+        Record,
+        (
+            topic,
+            partition,
+            offset,
+            message.key(),
+            message.value(),
+            tuple(_headers(headers)) if headers else (),
+            at_ms if EARLIEST_MS <= at_ms <= LATEST_MS else min(max(at_ms, EARLIEST_MS), LATEST_MS),
+            -1 if epoch is None else epoch,
+        ),
     )
 
 

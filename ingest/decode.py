@@ -427,6 +427,9 @@ def _alone_reader(writer: Any, reader: Any) -> Callable[[bytes], Any]:
     return read
 
 
+_new = tuple.__new__  # what `Event(...)` comes to, without a call between
+
+
 def _read_in_bulk(
     bulk: Columns,
     schema_id: int,
@@ -445,7 +448,7 @@ def _read_in_bulk(
     rows = read.rows
     for place, key, version in zip(read.good, read.keys, read.versions, strict=True):
         at = small[place]
-        items[at] = Event(records[at], key, version, schema_id, rows, place)
+        items[at] = _new(Event, (records[at], key, version, schema_id, rows, place))
     alone += [small[place] for place in read.declined]
     return alone
 

@@ -23,7 +23,7 @@ from ingest.errors import Reason
 from ingest.operate import Build
 from rebuild.builder import Letters
 from views import CATALOGUE, ddl
-from views.model import View
+from views.model import Aggregate
 from views.positions import Partition, PositionVector, parse_position
 
 APPLICATION: Final = "viewkeeper rebuild"
@@ -146,35 +146,57 @@ def lacking(connection: Connection[Row], build: Build) -> list[str]:
 def make_whole(dsn: str, connection: Connection[Row], build: Build, *, alone: bool) -> None:
     """Roll up, sum the aggregates, make the indexes, let readers in: once, after the bulk.
 
-    Whoever still fills the build in bulk is fenced: it would leave sums behind. Each step may be
+    Whoever still fills the build in bulk is fenced: it would leave sums behind. Every step may be
     done again after a kill. `alone`: whether it may use more than one processor.
     """
-    with connection.transaction():
-        connection.execute(f"UPDATE {build.name}.positions SET owner_epoch = owner_epoch + 1")
-        for stream_view in CATALOGUE.stream_views:
-            run_all(connection, ddl.roll_up(stream_view, build.name))
-        for aggregate in CATALOGUE.aggregates:
-            run_all(connection, [f"DELETE FROM {build.name}.{aggregate.name}"])
-            run_all(connection, [ddl.fill(aggregate, build.name)])
+
+    def run(statements: Sequence[str]) -> None:
+        with open_session(dsn, "finish") as session:
+            if not alone:
+                take_one_processor(session)
+            run_all(session, statements)
+
+    first, *stages = _finishing(build.name)
     with ThreadPoolExecutor(2 if alone else 1) as at_once:
-        list(at_once.map(lambda view: _index(dsn, build, view, alone=alone), CATALOGUE.views))
+        begun = [at_once.submit(run, statements) for statements in first]
+        with connection.transaction():
+            connection.execute(f"UPDATE {build.name}.positions SET owner_epoch = owner_epoch + 1")
+            for view in CATALOGUE.stream_views:
+                run_all(connection, ddl.roll_up(view, build.name))
+        for each in begun:
+            each.result()
+        for stage in stages:
+            list(at_once.map(run, stage))
     with connection.transaction():
         run_all(connection, ddl.grant_reading(build.name, [v.name for v in CATALOGUE.views]))
-        for view in CATALOGUE.views:
-            run_all(connection, ddl.row_policies(view, build.name))
+        for each_view in CATALOGUE.views:
+            run_all(connection, ddl.row_policies(each_view, build.name))
             connection.execute(
                 "INSERT INTO ingest.build_views (number, view) VALUES (%s, %s)"
                 " ON CONFLICT DO NOTHING",
-                (build.number, view.name),
+                (build.number, each_view.name),
             )
 
 
-def _index(dsn: str, build: Build, view: View, *, alone: bool) -> None:
-    with open_session(dsn, "indexes") as connection:
-        if not alone:
-            take_one_processor(connection)
-        run_all(connection, ddl.create_indexes(build.name, of=view.name))
-        run_all(connection, [f"ANALYZE {build.name}.{view.name}"])
+def _finishing(build: str) -> list[list[list[str]]]:
+    """Stages of what can be done at once: while rows are rolled up, and after that in turn.
+
+    Indexes of one table are made together, and it is analyzed when all are there: PostgreSQL does
+    not do both at a time.
+    """
+    meanwhile, indexes, sums = [], [], []
+    for view in CATALOGUE.views:
+        made = ddl.create_indexes(build, of=view.name)
+        analyze = f"ANALYZE {build}.{view.name}"
+        if isinstance(view, Aggregate):
+            empty = f"DELETE FROM {build}.{view.name}"
+            sums.append([empty, ddl.fill(view, build), *made, analyze])
+        elif view.rollup is None:
+            meanwhile.append([*made, analyze])
+        else:
+            indexes += [[index] for index in made]
+            sums.append([analyze])
+    return [meanwhile, indexes, sums]
 
 
 def mark_ready(

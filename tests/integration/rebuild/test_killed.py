@@ -71,7 +71,10 @@ def test_payments_that_come_when_their_orders_are_written_are_summed_all_the_sam
     count = "SELECT payment_count FROM {}.orders WHERE order_id = %s"
     before = value(shop, count.format("build_1"), written)
     kill("rebuild", "before it is whole", log, shop)
-    producer, write = Producer({"bootstrap.servers": log.bootstrap}), Writer(log.ids)
+    producer, write = (
+        Producer({"bootstrap.servers": log.bootstrap, "log_level": 0}),
+        Writer(log.ids),
+    )
     for name in (written, "paid-and-never-placed"):
         order = order_content(random.Random(name), name, customers=1)
         payment = payment_content(random.Random(name), order, 99)

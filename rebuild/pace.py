@@ -13,7 +13,7 @@ from typing import Final
 from views.positions import Partition
 
 ALONE: Final = 1.0
-BESIDE: Final = 0.6
+BESIDE: Final = 0.45
 BEHIND: Final = 0.15
 RESTING: Final = 0.0
 LOOK_S: Final = 0.5

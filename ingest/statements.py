@@ -343,7 +343,7 @@ class _Maker:
         assert view.rollup is not None
         child = table_of(view.rollup.child, self._build).alias("c")
         # Expressions, not a table: the statement around has one that this must not name.
-        parent = {n: literal_column(v, view.table.c[n].type) for n, v in row.items()}
+        parent = {n: literal_column(f"({v})", view.table.c[n].type) for n, v in row.items()}
         sums = view.rollup.columns(SimpleNamespace(**parent), child.c)
         columns = (value.label(name) for name, value in sums.items())
         same = (parent[name] == child.c[name] for name in view.key)

@@ -29,6 +29,9 @@ from views.positions import Partition, PositionVector, parse_position
 APPLICATION: Final = "viewkeeper rebuild"
 """How the server knows our sessions. Not the workers' name: they end only each other."""
 
+FINISHING: Final = "finish"
+"""The purpose of sessions that make a build whole beside the one that holds the turn."""
+
 LOCK_WAIT_S: Final = 15
 _PROVED_AT: Final = "compared with the live build at "
 
@@ -151,7 +154,7 @@ def make_whole(dsn: str, connection: Connection[Row], build: Build, *, alone: bo
     """
 
     def run(statements: Sequence[str]) -> None:
-        with open_session(dsn, "finish") as session:
+        with open_session(dsn, FINISHING) as session:
             if not alone:
                 take_one_processor(session)
             run_all(session, statements)

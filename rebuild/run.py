@@ -3,7 +3,7 @@
     refuse early → build in bulk → make whole → catch up → stop at V → verify → swap
 
 Killed anywhere, the live build is untouched, and the next call resumes from the build's own
-positions: what was committed is in it, aggregates and indexes are made in one transaction.
+positions: what was committed is in it, and each step that makes it whole may be done again.
 """
 
 import threading

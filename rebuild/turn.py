@@ -14,11 +14,12 @@ from typing import Final
 from psycopg import Connection
 
 from ingest.errors import RefusedError
-from rebuild.builds import APPLICATION, Row, open_session
+from rebuild.builds import APPLICATION, FINISHING, Row, open_session
 
 # Any number, as long as nothing else in the database takes the same one.
 LOCK: Final = 8_526_488_214_002
 _ENDS_S: Final = 5.0
+_ORPHANS_END_S: Final = 10.0
 _AGAIN_S: Final = 0.05
 
 
@@ -31,6 +32,7 @@ def held(dsn: str, what: str) -> Iterator[Connection[Row]]:
     purpose = f"{what} {socket.gethostname()}/{os.getpid()}"
     with open_session(dsn, purpose) as connection:
         _take(connection)
+        _end_orphans(connection)
         yield connection
 
 
@@ -44,6 +46,16 @@ def _take(connection: Connection[Row]) -> None:
         if time.monotonic() > until:
             raise RefusedError("another rebuild has just ended: try again")
         time.sleep(_AGAIN_S)
+
+
+def _end_orphans(connection: Connection[Row]) -> None:
+    """End what a killed call has left at work: PostgreSQL goes on with an index that nobody waits
+    for, and it is in the way of the one that is made now."""
+    connection.execute(
+        "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND application_name = %s",
+        (round(_ORPHANS_END_S * 1000), f"{APPLICATION} {FINISHING}"),
+    )
 
 
 def _holder(connection: Connection[Row]) -> str | None:

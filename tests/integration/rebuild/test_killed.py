@@ -3,11 +3,13 @@
 import random
 import threading
 
+import psycopg
 import pytest
 from confluent_kafka import Producer
 
 from rebuild import run
 from rebuild.builder import StoppedError
+from rebuild.builds import APPLICATION, FINISHING
 from rebuild.report import Options
 from tests.fixtures.content import Writer, order_content, payment_content
 from tests.fixtures.databases import Database
@@ -101,6 +103,17 @@ def test_stopped_by_hand_it_goes_on_from_where_it_was(
     assert builds(shop) == {"build_1": "live", "build_2": "ready"}
     assert run.abandon(settings) == ["build_2"]
     assert schemas(shop) == {"build_1"}
+
+
+def test_what_a_killed_call_left_at_work_is_ended(
+    log: Log, shop: Database, watcher: Watcher
+) -> None:
+    name = f"{APPLICATION} {FINISHING}"
+    with psycopg.connect(shop.dsn, application_name=name) as orphan:
+        orphan.execute("LOCK TABLE build_1.orders IN SHARE MODE")
+        run.rebuild(log.settings(shop), Options(), watcher, threading.Event())
+        with pytest.raises(psycopg.errors.AdminShutdown):
+            orphan.execute("SELECT 1")
 
 
 def test_from_scratch_drops_what_was_begun(log: Log, shop: Database, watcher: Watcher) -> None:

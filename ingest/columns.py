@@ -18,6 +18,7 @@ import numpy as np
 from ingest.bulk import Bulk, Flags, Ints, UnfitError, Walk, boolean, walk_of
 from ingest.form import INT_MAX, INT_MIN, MICROS_MAX, MICROS_MIN, EventForm, Plan
 from ingest.records import Key, Row
+from ingest.walk import as_long
 
 ReaderOf = Callable[[Any, Any], Callable[[bytes], Any]]
 """(writer schema, ours or None where it is the same) -> bytes to a value, which may raise."""
@@ -75,12 +76,18 @@ class _Jsons(NamedTuple):
     raw: bytes
     start: Ints
     end: Ints
-    made: Callable[[bytes], Any]
+    read_all: Callable[[bytes], Any]
+    convert: Callable[[Any], Any]
 
     def take(self, places: Ints) -> list[Any]:
-        raw, made = self.raw, self.made
+        if not len(places):
+            return []
+        raw = self.raw
         spans = zip(self.start[places].tolist(), self.end[places].tolist(), strict=True)
-        return [made(raw[start:end]) for start, end in spans]
+        # Read as one list of all of them: a call for each costs as much as what is in it.
+        values = (raw[start:end] for start, end in spans)
+        found = self.read_all(b"".join((as_long(len(places)), *values, as_long(0))))
+        return [self.convert(value) for value in found["only"]]
 
 
 class _Values(NamedTuple):
@@ -358,30 +365,27 @@ def _booleans(bulk: Bulk, who: Ints, at: Ints) -> tuple[Column, Ints]:
 
 
 def _jsons(plan: Plan, types: "_Types", reader_of: ReaderOf) -> Read:
-    # A record of one field has the bytes of the field, and fastavro parses any other type at the
-    # top anew for every read.
-    same = _bare(types.written) == _bare(types.read)
-    read_value = reader_of(_only(types.written), None if same else _only(types.read))
     convert = plan.convert
     assert convert is not None
-
-    def made(body: bytes) -> Any:
-        return convert(read_value(body)["value"])
-
-    if not same:
-        return _made_at_once(walk_of(types.written, takes_nul=False), made)
+    if _bare(types.written) != _bare(types.read):
+        read_value = reader_of(_only(types.written), _only(types.read))
+        walk = walk_of(types.written, takes_nul=False)
+        return _made_at_once(walk, lambda body: convert(read_value(body)["only"]))
     # Whatever the walk lets pass can be read and converted, so that may wait.
     walk = walk_of(types.meant, takes_nul=False)
+    read_all = reader_of(_only({"type": "array", "items": types.written}), None)
 
     def read(bulk: Bulk, who: Ints, at: Ints) -> tuple[Column, Ints]:
         end = walk(bulk, who, at)
-        return _Jsons(bulk.raw, at, end, made), end
+        return _Jsons(bulk.raw, at, end, read_all, convert), end
 
     return read
 
 
 def _only(schema: Any) -> Any:
-    fields = [{"name": "value", "type": schema}]
+    """A record of one field, which has the bytes of the field: fastavro parses any other type at
+    the top anew for every read."""
+    fields = [{"name": "only", "type": schema}]
     return {"type": "record", "name": "viewkeeper.Only", "fields": fields}
 
 

@@ -47,6 +47,15 @@ def compile_walk(schema: Any, *, check_sizes: bool = True) -> Walk:
     return _Compiler(check_sizes=check_sizes).compile(schema)
 
 
+def as_long(number: int) -> bytes:
+    """A number of 0 or more as Avro writes it: zigzag, seven bits a byte, the lowest first."""
+    rest, written = number * 2, bytearray()
+    while rest > 0x7F:
+        written.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    return bytes([*written, rest])
+
+
 def _fault(reason: Reason, detail: str, at_byte: int) -> DeadRecordError:
     return DeadRecordError(Fault(reason, detail, at_byte))
 

@@ -12,6 +12,7 @@ from typing import Final
 from ingest.consume import Log
 from ingest.errors import RefusedError
 from ingest.records import Record
+from ingest.walk import as_long
 from rebuild.builder import StoppedError
 from views.positions import Partition
 
@@ -101,14 +102,5 @@ def mentioning(text: str) -> Wanted:
     Those that hold it whole in a field are among them; others may be, by chance.
     """
     encoded = text.encode()
-    needle = _length(len(encoded)) + encoded
+    needle = as_long(len(encoded)) + encoded
     return lambda record: record.value is not None and needle in record.value
-
-
-def _length(number: int) -> bytes:
-    """A length as Avro writes it: zigzag, seven bits a byte, the lowest first."""
-    rest, written = number * 2, bytearray()
-    while rest > 0x7F:
-        written.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    return bytes([*written, rest])

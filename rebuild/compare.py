@@ -1,9 +1,9 @@
 """Verify: two builds, row for row, each in its own snapshot.
 
 Everything physical is compared: hidden rows, tombstones, the list of redriven dead letters, and
-what the positions count. A row is the JSON text that PostgreSQL makes of it: equal text is equal.
-Both sides hash the rows of one range of keys after the other, at the same time; where the hashes
-differ, the rows of that range come here as two ordered streams and are merged.
+what the positions count. Both sides hash the rows of one range of keys after the other, in the
+binary form in which PostgreSQL sends them, at the same time; where the hashes differ, the rows of
+that range come here as JSON text, in two ordered streams that are merged.
 """
 
 import json
@@ -148,7 +148,7 @@ Key = tuple[Any, ...]
 Bounds = tuple[Key | None, Key | None]
 """Keys above the first, up to and with the second; None: no bound."""
 Hashed = tuple[int, bytes | None]
-"""How many rows there are in a range, and a hash over the hashes of its rows in key order."""
+"""How many rows there are in a range, and a hash over them in key order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,12 +89,13 @@ def origin(conditions: Conditions) -> str:
     """What a section was made by, and on what."""
     rounds = "" if conditions.rounds == 1 else f", {conditions.rounds} rounds in turn"
     return (
-        f"Made by `{conditions.command}` on {datetime.now(UTC):%Y-%m-%d}, commit {_commit()}"
+        f"Made by `{conditions.command}` on {datetime.now(UTC):%Y-%m-%d}, commit {commit()}"
         f"{rounds}. {_machine()}. {_versions()}."
     )
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The commit that runs, and whether it was changed."""
     asked = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
         cwd=CHECKOUT,

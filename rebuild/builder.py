@@ -106,6 +106,7 @@ class Builder:
         self._partitions = tuple(partitions)
         self._turns = _turns(self._partitions) if bulk else [self._partitions]
         self._taken: list[Partition] = []
+        self._begun_at: dict[Partition, int] = {}
         catalogue = _deferring() if bulk else CATALOGUE
         session = Session(
             settings.database_url.get_secret_value(),
@@ -169,8 +170,13 @@ class Builder:
             self._worker.step()
             self._refuse_hopeless()
             if pace is not None:
-                pace(sum(self._worker.positions().values()))
+                pace(self._done())
         return True
+
+    def _done(self) -> int:
+        """How many offsets were passed here; not what was in already when a partition was taken."""
+        positions = self._worker.positions().items()
+        return sum(at - self._begun_at.setdefault(partition, at) for partition, at in positions)
 
     def _take_turns(self, wanted: Mapping[Partition, int]) -> None:
         """Begin with the next partitions when those before were read to their end."""

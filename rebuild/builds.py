@@ -161,14 +161,14 @@ def make_whole(dsn: str, connection: Connection[Row], build: Build, *, alone: bo
 
     first, *stages = _finishing(build.name)
     with ThreadPoolExecutor(2 if alone else 1) as at_once:
-        begun = [at_once.submit(run, statements) for statements in first]
         with connection.transaction():
             connection.execute(f"UPDATE {build.name}.positions SET owner_epoch = owner_epoch + 1")
+            begun = [at_once.submit(run, statements) for statements in first if alone]
             for view in CATALOGUE.stream_views:
                 run_all(connection, ddl.roll_up(view, build.name))
         for each in begun:
             each.result()
-        for stage in stages:
+        for stage in stages if alone else (first, *stages):
             list(at_once.map(run, stage))
     with connection.transaction():
         run_all(connection, ddl.grant_reading(build.name, [v.name for v in CATALOGUE.views]))

@@ -104,7 +104,7 @@ class _Children:
     def __init__(self, settings: IngestSettings, load: Load, count: int) -> None:
         # From a server that has imported all of it once, and holds no thread or connection.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["__main__", __name__])
+        context.set_forkserver_preload([__name__])
         self._children: list[tuple[BaseProcess, Connection]] = []
         for number in range(count):
             ours, theirs = context.Pipe()

@@ -148,7 +148,8 @@ Key = tuple[Any, ...]
 Bounds = tuple[Key | None, Key | None]
 """Keys above the first, up to and with the second; None: no bound."""
 Hashed = tuple[int, bytes | None]
-"""How many rows there are in a range, and a hash over them in key order."""
+"""How many rows there are in a range, and a hash over the hashes of its rows in key order: rows
+themselves may be too long to be joined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +214,8 @@ def _hashes(
     for bounds in ranges:
         part = _Range(table, bounds)
         row = connection.execute(
-            f"SELECT count(*), sha256(string_agg(record_send(ROW({part.columns})), ''::bytea"
-            f" ORDER BY {part.keys})) FROM {build}.{table.name} t{part.where}",
+            f"SELECT count(*), sha256(string_agg(sha256(record_send(ROW({part.columns}))),"
+            f" ''::bytea ORDER BY {part.keys})) FROM {build}.{table.name} t{part.where}",
             part.values,
         ).fetchone()
         assert row is not None

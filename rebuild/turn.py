@@ -50,12 +50,23 @@ def _take(connection: Connection[Row]) -> None:
 
 def _end_orphans(connection: Connection[Row]) -> None:
     """End what a killed call has left at work: PostgreSQL goes on with an index that nobody waits
-    for, and it is in the way of the one that is made now."""
-    connection.execute(
-        "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND application_name = %s",
-        (round(_ORPHANS_END_S * 1000), f"{APPLICATION} {FINISHING}"),
+    for, and it is in the way of the one that is made now.
+
+    RefusedError: it does not end.
+    """
+    orphans = (
+        " FROM pg_stat_activity WHERE datname = current_database() AND application_name = %s"
+        " AND pg_has_role(usesysid, 'USAGE')"
     )
+    name = f"{APPLICATION} {FINISHING}"
+    wait_ms = round(_ORPHANS_END_S * 1000)
+    connection.execute(f"SELECT pg_terminate_backend(pid, %s){orphans}", (wait_ms, name))
+    left = [str(pid) for (pid,) in connection.execute(f"SELECT pid{orphans}", (name,))]
+    if left:
+        raise RefusedError(
+            "a rebuild that was killed has left work behind that does not end: database backend"
+            f" {', '.join(left)}. Wait for it, or end it there."
+        )
 
 
 def _holder(connection: Connection[Row]) -> str | None:

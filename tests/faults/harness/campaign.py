@@ -121,9 +121,10 @@ def lacking(bites: Mapping[str, int]) -> list[str]:
 
 @dataclass(slots=True)
 class Run:
-    """One seed: of each test its bites by kind, how it ended, and the figures that it gave."""
+    """One seed at one commit: of each test its bites by kind, how it ended, and its figures."""
 
     seed: int
+    commit: str
     bites: dict[str, dict[str, int]] = field(default_factory=dict)
     tests: dict[str, str] = field(default_factory=dict)
     figures: dict[str, str] = field(default_factory=dict)
@@ -133,13 +134,17 @@ class Run:
         return sum(map(Counter, self.bites.values()), Counter())
 
     def renewed_by(self, later: Run) -> Run:
-        """This run, and of each test that ran again only what came of it then."""
+        """This run, and of each test that ran again only what came of it then; of another commit
+        nothing is kept."""
 
         def renewed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
             return {name: of for name, of in before.items() if name not in later.tests} | after
 
+        if later.commit != self.commit:
+            return later
         return Run(
             self.seed,
+            self.commit,
             renewed(self.bites, later.bites),
             renewed(self.tests, later.tests),
             renewed(self.figures, later.figures),
@@ -151,7 +156,7 @@ def write_report(page: Path, run: Run) -> None:
     data = page.with_suffix(".json")
     known = [Run(**each) for each in json.loads(data.read_text("utf-8"))] if data.exists() else []
     runs = {one.seed: one for one in known}
-    runs[run.seed] = runs.get(run.seed, Run(run.seed)).renewed_by(run)
+    runs[run.seed] = runs.get(run.seed, run).renewed_by(run)
     ordered = [runs[seed] for seed in sorted(runs)]
     page.parent.mkdir(parents=True, exist_ok=True)
     data.write_text(json.dumps([asdict(one) for one in ordered], indent=2) + "\n", "utf-8")
@@ -161,15 +166,16 @@ def write_report(page: Path, run: Run) -> None:
 def as_markdown(runs: Iterable[Run]) -> str:
     """The report as a page."""
     runs = list(runs)
-    head = ("", *(f"seed {run.seed}" for run in runs))
+    head = ("", *(f"seed {run.seed}, {run.commit}" for run in runs))
     bites = [run.by_kind() for run in runs]
     totals = ("all", *(f"{kinds.total():,}" for kinds in bites))
     lines = [
         "# Faults",
         "",
-        "`make proof`: the long fault tests, once for each seed. A fault is counted where evidence"
-        " shows that it happened, and a test whose fault did not bite has failed. After each, every"
-        " row, counter and dead letter is what an independent program makes of the log.",
+        "`make proof`: the long fault tests, once for each seed, at the commit told. A fault is"
+        " counted where evidence shows that it happened, and a test whose fault did not bite has"
+        " failed. After each, every row, counter and dead letter is what an independent program"
+        " makes of the log.",
         "",
         *_table(head, [*_rows(bites, "0"), totals]),
         "",

@@ -9,6 +9,7 @@ from typing import Final
 
 import pytest
 
+from bench.results import commit
 from tests.faults.harness.bites import Bites
 from tests.faults.harness.campaign import Run, lacking, write_report
 
@@ -35,7 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
 class _Judge:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._run = Run(config.getoption("--fault-seed"))
+        self._page: Path | None = config.getoption("--faults-report")
+        self._run = Run(config.getoption("--fault-seed"), commit() if self._page else "")
         self._lacking: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -64,9 +66,8 @@ class _Judge:
             self._lacking = lacking(self._run.by_kind())
             if self._lacking:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        page = self._config.getoption("--faults-report")
-        if page is not None and self._run.tests:
-            write_report(page, self._run)
+        if self._page is not None and self._run.tests:
+            write_report(self._page, self._run)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """One line with all bites by kind, and what is lacking."""

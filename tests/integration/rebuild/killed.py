@@ -115,7 +115,9 @@ REBUILD: Final[Mapping[str, Step]] = {
     "nothing is in": Call(Builder, "go_to"),
     **{name: Share(share) for name, share in SHARES.items()},
     "before it is whole": Call(builds, "make_whole"),
+    "rolled up, not committed": After("UPDATE build_2.orders SET paid"),
     "while it is made whole": Call(builds, "run_all", before=4),
+    "in the middle of the sums": After("DELETE FROM build_2.daily_sales"),
     "while it is proved": Call(compare, "_ranges", before=3),
     **_SWITCH,
 }

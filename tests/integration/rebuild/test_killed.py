@@ -7,9 +7,10 @@ import psycopg
 import pytest
 from confluent_kafka import Producer
 
-from rebuild import run
+from rebuild import bulk, run
 from rebuild.builder import StoppedError
 from rebuild.builds import APPLICATION, FINISHING
+from rebuild.pace import Pacer
 from rebuild.report import Options
 from tests.fixtures.content import Writer, order_content, payment_content
 from tests.fixtures.databases import Database
@@ -103,6 +104,24 @@ def test_stopped_by_hand_it_goes_on_from_where_it_was(
     assert builds(shop) == {"build_1": "live", "build_2": "ready"}
     assert run.abandon(settings) == ["build_2"]
     assert schemas(shop) == {"build_1"}
+
+
+def test_what_was_in_before_is_not_paced_as_done_now(
+    log: Log, shop: Database, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill("rebuild", "75 % of the bulk is in", log, shop)
+    left = sum(offsets(shop, "build_1").values()) - sum(offsets(shop, "build_2").values())
+    told: list[int] = []
+
+    class Telling(Pacer):
+        def __call__(self, done: int) -> None:
+            told.append(done)
+            super().__call__(done)
+
+    monkeypatch.setattr(bulk, "Pacer", Telling)
+    assert run.rebuild(log.settings(shop), Options(), watcher, threading.Event()).resumed
+    assert told[-1] == left > 0
+    assert told == sorted(told)
 
 
 def test_what_a_killed_call_left_at_work_is_ended(

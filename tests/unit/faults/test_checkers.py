@@ -185,10 +185,16 @@ def test_a_run_that_met_too_little_lacks_it() -> None:
 
 def test_each_seed_has_its_place_in_the_report(tmp_path: Path) -> None:
     page = tmp_path / "faults.md"
-    write_report(page, Run(2, {"test_x": {"a": 5}}, {"test_x": "passed, 3 s"}, {"test_x": "fast"}))
-    write_report(page, Run(1, {"test_y": {"a": 1, "b": 1}}, {"test_y": "passed, 1 s"}))
+    passed = {"test_x": "passed, 3 s"}
+    write_report(page, Run(2, "abc", {"test_x": {"a": 5}}, passed, {"test_x": "fast"}))
+    write_report(page, Run(1, "abc", {"test_y": {"a": 1, "b": 1}}, {"test_y": "passed, 1 s"}))
     text = page.read_text("utf-8")
-    for line in ("|  | seed 1 | seed 2 |", "| a | 1 | 5 |", "| b | 1 | 0 |", "| all | 2 | 5 |"):
+    for line in (
+        "|  | seed 1, abc | seed 2, abc |",
+        "| a | 1 | 5 |",
+        "| b | 1 | 0 |",
+        "| all | 2 | 5 |",
+    ):
         assert line in text
     assert "| test_x | not run | passed, 3 s |" in text
     assert "- `test_x`, seed 2: fast" in text
@@ -197,13 +203,23 @@ def test_each_seed_has_its_place_in_the_report(tmp_path: Path) -> None:
 def test_a_test_that_runs_again_takes_its_own_place_alone(tmp_path: Path) -> None:
     page = tmp_path / "faults.md"
     both = {"test_x": "failed, 3 s", "test_y": "passed, 1 s"}
-    write_report(page, Run(1, {"test_x": {"a": 5}, "test_y": {"a": 1}}, both, {"test_x": "slow"}))
-    write_report(page, Run(1, {}, {"test_x": "passed, 2 s"}))
+    bites = {"test_x": {"a": 5}, "test_y": {"a": 1}}
+    write_report(page, Run(1, "abc", bites, both, {"test_x": "slow"}))
+    write_report(page, Run(1, "abc", {}, {"test_x": "passed, 2 s"}))
     text = page.read_text("utf-8")
     assert "| test_x | passed, 2 s |" in text
     assert "| test_y | passed, 1 s |" in text
     assert "| all | 1 |" in text
     assert "slow" not in text
+
+
+def test_nothing_of_another_commit_stays_in_the_report(tmp_path: Path) -> None:
+    page = tmp_path / "faults.md"
+    write_report(page, Run(1, "abc", {"test_x": {"a": 5}}, {"test_x": "passed, 3 s"}))
+    write_report(page, Run(1, "def", {"test_y": {"a": 1}}, {"test_y": "passed, 2 s"}))
+    text = page.read_text("utf-8")
+    assert "|  | seed 1, def |" in text
+    assert "test_x" not in text
 
 
 # The soak.

@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,11 +20,14 @@ from psycopg import sql
 
 from dev.account import public_temp_dir, reachable_binaries, server_account
 from dev.ports import LOOPBACK, free_port
-from dev.process import OwnedProcess, Program
+from dev.process import OwnedProcess, Program, ServerFailedError
 
 SUPERUSER: Final = "postgres"
 READY_TIMEOUT_S: Final = 60.0
 INITDB_TIMEOUT_S: Final = 120.0
+_CHILDREN_END_S: Final = 15.0
+_AGAIN_S: Final = 0.2
+_IN_USE: Final = "pre-existing shared memory block"
 STOP_SIGNALS: Final[Mapping[str, signal.Signals]] = {
     "smart": signal.SIGTERM,
     "fast": signal.SIGINT,
@@ -72,9 +76,19 @@ class Postgres:
         """Start, and return when connections are answered."""
         if not self.data_dir.exists():
             self._initdb()
-        self._process = self._own("postgres", self._server_arguments())
-        self._process.start()
-        self._process.wait_ready(self.answers, timeout_s=READY_TIMEOUT_S)
+        give_up_at = time.monotonic() + _CHILDREN_END_S
+        while True:
+            self._process = self._own("postgres", self._server_arguments())
+            self._process.start()
+            try:
+                self._process.wait_ready(self.answers, timeout_s=READY_TIMEOUT_S)
+            except ServerFailedError as error:
+                # Children outlive a postmaster that was killed for a moment.
+                if _IN_USE not in str(error) or time.monotonic() > give_up_at:
+                    raise
+                time.sleep(_AGAIN_S)
+            else:
+                return
 
     def stop(self, mode: str = "fast") -> None:
         """Stop: `smart` waits for clients, `fast` ends them, `immediate` skips the checkpoint."""

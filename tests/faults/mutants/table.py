@@ -621,8 +621,8 @@ MUTANTS: Final = (
         name="no-row-for-payments-alone",
         bug="a rebuild has no row for an order that is known from its payments alone",
         file="rebuild/builds.py",
-        old="            run_all(connection, ddl.roll_up(stream_view, build.name))\n",
-        new="            run_all(connection, ddl.roll_up(stream_view, build.name)[1:])\n",
+        old="                run_all(connection, ddl.roll_up(view, build.name))\n",
+        new="                run_all(connection, ddl.roll_up(view, build.name)[1:])\n",
         test=f"{_REBUILD}/test_killed.py"
         "::test_payments_that_come_when_their_orders_are_written_are_summed_all_the_same",
     ),

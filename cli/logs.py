@@ -3,7 +3,9 @@
 Stands apart because only who runs a process may decide where its log goes.
 """
 
+import faulthandler
 import logging
+import signal
 import sys
 
 import structlog
@@ -18,7 +20,9 @@ def log_to_stderr() -> None:
     """Configure structlog and the standard library. May be called again.
 
     On a terminal lines are coloured for people; elsewhere they are `key=value`, times in UTC.
+    SIGUSR1 adds where each thread is: what to ask of a process that seems to stand still.
     """
+    faulthandler.register(signal.SIGUSR1, file=2)
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,

@@ -229,11 +229,18 @@ class Ground:
 
     def _state(self) -> str:
         workers = {w.name: w.problems() if w.process.running else "ended" for w in self.workers}
+        words = [f"worker {w.name}:\n{w.whereabouts()}" for w in self.alive()]
         try:
             ends = high_watermarks(self.place.bootstrap, CATALOGUE.topics)
-            return f"behind: {self._behind(ends)} of {ends}; workers: {workers}"
+            sessions = self.ask(
+                "SELECT application_name, state, wait_event, now() - state_change, left(query, 80)"
+                " FROM pg_stat_activity WHERE datname = current_database()"
+            )
+            words.append("\n".join(map(str, sessions)))
+            stand = f"behind: {self._behind(ends)} of {ends}"
         except (psycopg.Error, KafkaException, LogReadError) as error:
-            return f"a server does not answer ({error}); workers: {workers}"
+            stand = f"a server does not answer ({error})"
+        return "\n".join([f"{stand}; workers: {workers}", *words])
 
     def _backlog(self) -> int:
         ends = high_watermarks(self.place.bootstrap, CATALOGUE.topics)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -32,6 +34,8 @@ QUICK: Final = {
 }
 _IS_TOLD: Final = re.compile(r"event=(?:fenced|lost|\"no longer a member\")")
 _ASKS_FOR_IT: Final = "start this worker again"
+_ANSWERS_S: Final = 1.0
+_LAST_WORDS: Final = 12_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +146,12 @@ class WorkerProcess:
         except OSError:
             return []
         return []
+
+    def whereabouts(self) -> str:
+        """Where each of its threads is, behind the last that it said: for a test that failed."""
+        self.process.send(signal.SIGUSR1)
+        threading.Event().wait(_ANSWERS_S)
+        return self.log[-_LAST_WORDS:]
 
     def count(self, metric: str) -> float:
         """A counter of its metrics page, its labels summed; 0 where it does not answer."""

@@ -252,3 +252,24 @@ def test_a_worker_asked_to_stop_leaves_with_code_0(settings: Environment) -> Non
     finally:
         worker.kill()
         worker.communicate()
+
+
+def test_a_worker_that_is_asked_says_where_its_threads_are_and_goes_on(
+    settings: Environment, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "cli.main", "ingest"]
+    said = tmp_path / "said"
+    with (
+        said.open("wb") as log,
+        subprocess.Popen(command, env=dict(settings), stderr=log) as worker,
+    ):
+        try:
+            eventually(lambda: _owned(settings), TIMEOUT_S, "the worker is at work")
+            worker.send_signal(signal.SIGUSR1)
+            eventually(lambda: "in _loop" in said.read_text(), TIMEOUT_S, "the main thread is told")
+            run(settings, "produce", "--orders", "5")
+            eventually(
+                lambda: as_json(settings, "status")["caught_up"], TIMEOUT_S, "the worker has it all"
+            )
+        finally:
+            worker.kill()

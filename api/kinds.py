@@ -4,7 +4,7 @@ Stands apart so that a view's declaration names only what the table does not say
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Final, Literal
@@ -103,6 +103,8 @@ DECIMAL: Final = Kind(
     sql_text="round({}, 4)",
     written=r'"-?(?:0|[1-9][0-9]{0,29})\.[0-9]{4}"',
 )
+FOUR_DECIMALS: Final = replace(DECIMAL, sql_text="{}")
+"""A column that is declared with four: PostgreSQL's own text of it has them all."""
 DATE_TIME: Final = Kind(
     name="DateTime",
     annotation=datetime,
@@ -151,6 +153,8 @@ def kind_of(column: Column[Any]) -> Kind:
         return CURRENCY
     if isinstance(column.type, Numeric) and not _fits(column.type):
         raise TypeError(f"column {column} may have more than four decimals: declare its scale")
+    if isinstance(column.type, Numeric) and column.type.scale == _DECIMALS:
+        return FOUR_DECIMALS
     for sql_type, kind in _BY_TYPE:
         if isinstance(column.type, sql_type):
             return kind

@@ -5,6 +5,7 @@ opaque texts (ids and cursors), which `opaque.py` and `page.py` make as for the 
 lists of `lists.py`; the root field `position`; and the names of the root fields.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import lru_cache
@@ -59,13 +60,25 @@ class _Marked:
         if _MARK not in text:
             return text
         parts = text.split(_MARK)
-        parts[1::2] = [self._made(part) for part in parts[1::2]]
+        parts[1::2] = self._made(parts[1::2])
         return b"".join(parts)
 
-    def _made(self, part: bytes) -> bytes:
-        if part.startswith(_LIST):
-            number, _, text = part[1:].partition(b":")
-            return self._lists[int(number)].shown(text)
+    def _made(self, marked: Sequence[bytes]) -> list[bytes]:
+        made = list(marked)
+        lists: dict[bytes, dict[int, bytes]] = defaultdict(dict)
+        for place, part in enumerate(marked):
+            if part.startswith(_LIST):
+                number, _, text = part.partition(b":")
+                lists[number][place] = text
+            else:
+                made[place] = self._opaque(part)
+        for number, texts in lists.items():
+            shown = self._lists[int(number[1:])].all_shown([*texts.values()])
+            for place, each in zip(texts, shown, strict=True):
+                made[place] = each
+        return made
+
+    def _opaque(self, part: bytes) -> bytes:
         number, bracket, texts = part.partition(b"[")
         packed = encoded(bracket + texts)
         return (sealed(self._prefix(number), packed) if number else packed).encode()

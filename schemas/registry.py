@@ -148,8 +148,10 @@ class Registry:
     ) -> None:
         self._places = _places(url, user, password)
         self._timeout_s = timeout_s
+        # To read the certificates of the machine takes 50 ms, at each start of a command.
+        speaks_tls = any(place.url.startswith("https:") for place in self._places)
         self._http = httpx.Client(
-            verify=_tls(ca_location, certificate_location, key_location),
+            verify=_tls(ca_location, certificate_location, key_location) if speaks_tls else False,
             timeout=timeout_s,
             mounts={f"all://{host}": None for host in _LOOPBACK},
             headers={"Accept": f"{CONTENT_TYPE}, application/json"},

@@ -11,9 +11,16 @@ from api.declare import Enumeration, ViewField
 from api.kinds import DECIMAL, STRING, kind_of
 
 
-@pytest.mark.parametrize("numeric", [Numeric(18, 4), Numeric(38, 2), Numeric(9)])
-def test_a_decimal_of_at_most_four_decimals_is_shown(numeric: TypeEngine[Any]) -> None:
+@pytest.mark.parametrize("numeric", [Numeric(38, 2), Numeric(9)])
+def test_a_decimal_of_fewer_than_four_decimals_is_shown_with_four(
+    numeric: TypeEngine[Any],
+) -> None:
     assert kind_of(Column("price", numeric)) is DECIMAL
+
+
+def test_a_decimal_of_four_decimals_is_shown_as_it_is_stored() -> None:
+    kind = kind_of(Column("price", Numeric(18, 4)))
+    assert (kind.name, kind.sql_text.format("price")) == ("Decimal", "price")
 
 
 @pytest.mark.parametrize("numeric", [Numeric(), Numeric(18, 6)])

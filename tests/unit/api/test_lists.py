@@ -50,6 +50,25 @@ def test_the_workers_form_and_another_spelling_are_shown_alike(count: int) -> No
     assert of().shown(json.dumps(items, indent=1).encode()) == orjson.dumps(shown)
 
 
+@pytest.mark.parametrize("odd", [None, 0, 2])
+def test_lists_of_many_rows_are_shown_as_each_alone(odd: int | None) -> None:
+    rows = [[TEA | {"sku": f"tea-{row}-{number}"} for number in range(row)] for row in range(3)]
+    texts = [
+        json.dumps(items, indent=1).encode() if row == odd else orjson.dumps(items)
+        for row, items in enumerate(rows)
+    ]
+    assert of().all_shown(texts) == [of().shown(text) for text in texts]
+    assert of(("quantity", "quantity")).all_shown(texts) == [
+        of(("quantity", "quantity")).shown(text) for text in texts
+    ]
+
+
+@pytest.mark.parametrize("bad", [b"[1]", b"{}", b"[", b"", b"null"])
+def test_one_list_among_many_that_has_no_such_form_is_told(bad: bytes) -> None:
+    with pytest.raises(BrokenListError):
+        of().all_shown([orjson.dumps([TEA]), bad, orjson.dumps([TEA])])
+
+
 @pytest.mark.parametrize("dumps", [orjson.dumps, lambda value: json.dumps(value).encode()])
 @pytest.mark.parametrize(
     ("fields", "wanted"),

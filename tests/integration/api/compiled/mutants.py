@@ -133,7 +133,9 @@ MUTANTS: Final[Mapping[str, Patch]] = {
     "money as it is stored in a list": (
         lists,
         "_token",
-        lambda token: lambda kind, value: token(STRING if kind is DECIMAL else kind, value),
+        lambda token: (
+            lambda kind, value: token(STRING if kind.name == DECIMAL.name else kind, value)
+        ),
     ),
     "a list by the names it is stored under": (lists, "_renames", lambda _: lambda *_: []),
     "parts of a list in their stored order": (

@@ -22,6 +22,7 @@ _T = TypeVar("_T")
 _TIMEOUT_S = 30.0
 # No record and no step of a position for so long means an open transaction, or a dead broker.
 _STALL_S = 60.0
+_LOOK_S = 0.1
 
 
 class LogReadError(Exception):
@@ -136,7 +137,7 @@ def _read(consumer: Consumer, ends: dict[tuple[str, int], int]) -> list[Record]:
     deadline = time.monotonic() + _STALL_S
     while open_ends:
         before = dict(seen)
-        for message in consumer.consume(num_messages=5_000, timeout=1.0):
+        for message in consumer.consume(num_messages=5_000, timeout=_LOOK_S):
             error = message.error()
             at = (_known(message.topic()), _known(message.partition()))
             if error is not None:

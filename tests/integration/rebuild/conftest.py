@@ -1,6 +1,8 @@
 """One hostile log for the folder, and a database per test that has read it."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -12,14 +14,17 @@ from tests.integration.rebuild.parts import Log, Watcher, wait_until_live_includ
 
 
 @pytest.fixture(scope="package")
-def log(servers: Servers) -> Log:
-    """Some 1,500 hostile records in 3 partitions of each topic."""
+def log(servers: Servers) -> Iterator[Log]:
+    """Some 800 hostile records in 3 partitions of each topic."""
+    with ThreadPoolExecutor() as beside:
+        list(beside.map(partial(getattr, servers), ("kafka", "registry", "postgres")))
     recreate_topics(servers.kafka.bootstrap_servers, partitions=3)
     made = Log(
         servers.kafka.bootstrap_servers, servers.registry.url, register(servers.registry.url)
     )
-    made.produce(seed=11, orders=250)
-    return made
+    made.produce(seed=11, orders=120)
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="package")

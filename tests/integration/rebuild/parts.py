@@ -2,44 +2,73 @@
 
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
+from confluent_kafka import KafkaError
 
 from ingest import service
 from ingest.settings import IngestSettings
 from rebuild.report import Tell
+from tests.faults.harness.producers import offer, producer
 from tests.faults.oracle.compare import check_invariants, differences, hold
+from tests.faults.oracle.events import Record
 from tests.faults.oracle.fold import expect
 from tests.faults.oracle.log import Registry, high_watermarks, read_log
 from tests.fixtures.contracts import SchemaIds
 from tests.fixtures.databases import Database
-from tests.fixtures.traffic import Traffic, produce
+from tests.fixtures.traffic import Record as Sent
+from tests.fixtures.traffic import Traffic
 from tests.fixtures.waiting import eventually
 from views import CATALOGUE
-from views.positions import PositionVector
+from views.positions import Partition, PositionVector
 
 TOPICS = ("orders", "payments")
 WAIT_S = 60.0
+_LIVE = "SELECT name FROM ingest.builds WHERE state = 'live'"
 
 
-@dataclass(frozen=True, slots=True)
 class Log:
-    """A broker with the topics and a registry with the contracts; how to write to it."""
+    """A broker with the topics and a registry with the contracts; how to write to it.
 
-    bootstrap: str
-    registry: str
-    ids: SchemaIds
+    Nobody makes the topics anew while it is in use: what it has read of them it keeps.
+    """
+
+    def __init__(self, bootstrap: str, registry: str, ids: SchemaIds) -> None:
+        self.bootstrap = bootstrap
+        self.registry = registry
+        self.ids = ids
+        self._records: list[Record] = []
+        self._read_to: Mapping[Partition, int] = {}
+        # One for all: a new one that is idempotent waits half a second for its first answer.
+        self._producer = producer(bootstrap)
+
+    def close(self) -> None:
+        """Let go of the producer, which tries to reach its broker as long as it exists."""
+        del self._producer
 
     def produce(self, *, seed: int, orders: int, poison: float = 0.02) -> None:
-        """Hostile traffic, told under a prefix of its own."""
+        """Hostile traffic, told under a prefix of its own. Any thread."""
         traffic = Traffic(
             seed=seed, orders=orders, ids=self.ids, poison=poison, prefix=f"order-{seed}"
         )
-        produce(self.bootstrap, list(traffic))
+        self.send(traffic)
+
+    def send(self, records: Iterable[Sent]) -> None:
+        """Send records, and return when each is acknowledged. Any thread."""
+        sent, outcomes = 0, list[KafkaError | None]()
+        for record in records:
+            offer(self._producer, record, lambda error, _message: outcomes.append(error))
+            sent += 1
+        eventually(
+            lambda: self._producer.flush(WAIT_S) == 0 and len(outcomes) == sent,
+            WAIT_S,
+            "each record has its outcome",
+        )
+        assert outcomes == [None] * sent, "a record was refused"
 
     def end(self) -> PositionVector:
         """Where the log ends now."""
@@ -69,12 +98,22 @@ class Log:
     def judge(self, database: Database, build: str) -> list[str]:
         """What the oracle holds against a build, judged at the build's own position."""
         held = hold(database.dsn, build)
-        records, pinned = read_log(self.bootstrap, TOPICS, until=held.next_offsets)
         expected = expect(
-            records, Registry(self.registry), next_offsets=pinned, recorded=held.recorded
+            self.records(held.next_offsets),
+            Registry(self.registry),
+            next_offsets=held.next_offsets,
+            recorded=held.recorded,
         )
         found = [*differences(held, expected), *check_invariants(database.dsn, build)]
         return [str(difference) for difference in found]
+
+    def records(self, until: Mapping[Partition, int]) -> list[Record]:
+        """Every committed record below a position; the log is read when it has grown that far."""
+        if any(self._read_to.get(partition, 0) < end for partition, end in until.items()):
+            self._records, self._read_to = read_log(self.bootstrap, TOPICS)
+        for partition, end in until.items():
+            assert self._read_to.get(partition, 0) >= end, f"the log ends before {partition}@{end}"
+        return [r for r in self._records if r.offset < until.get((r.topic, r.partition), 0)]
 
 
 @dataclass(slots=True)
@@ -160,7 +199,7 @@ def execute(database: Database, *statements: str) -> None:
 
 def live(database: Database) -> str:
     """The schema of the live build."""
-    return str(value(database, "SELECT name FROM ingest.builds WHERE state = 'live'"))
+    return str(value(database, _LIVE))
 
 
 def builds(database: Database) -> dict[str, str]:
@@ -179,13 +218,17 @@ def schemas(database: Database) -> set[str]:
         return {str(row[0]) for row in rows}
 
 
-def offsets(database: Database, build: str) -> Mapping[tuple[str, int], int]:
+def offsets(database: Database, build: str) -> Mapping[Partition, int]:
     """The position of a build."""
     with psycopg.connect(database.dsn) as connection:
-        rows = connection.execute(
-            f"SELECT topic, partition, next_offset FROM {build}.positions".encode()
-        )
-        return {(topic, partition): offset for topic, partition, offset in rows}
+        return _offsets(connection, build)
+
+
+def _offsets(connection: psycopg.Connection[Any], build: str) -> dict[Partition, int]:
+    rows = connection.execute(
+        f"SELECT topic, partition, next_offset FROM {build}.positions".encode()
+    )
+    return {(topic, partition): offset for topic, partition, offset in rows}
 
 
 def content(database: Database, build: str) -> dict[str, list[str]]:
@@ -204,8 +247,12 @@ def content(database: Database, build: str) -> dict[str, list[str]]:
 
 def wait_until_live_includes(database: Database, position: PositionVector) -> None:
     """Wait until the live build holds every event below a position."""
+    # One session for all the looks: to connect costs both sides more than the question.
+    with psycopg.connect(database.dsn, autocommit=True) as connection:
 
-    def reached() -> bool:
-        return PositionVector(offsets(database, live(database))).includes(position)
+        def reached() -> bool:
+            row = connection.execute(_LIVE).fetchone()
+            assert row is not None
+            return PositionVector(_offsets(connection, row[0])).includes(position)
 
-    eventually(reached, WAIT_S, f"the live build reaches {position}")
+        eventually(reached, WAIT_S, f"the live build reaches {position}")

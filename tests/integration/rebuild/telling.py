@@ -1,6 +1,6 @@
 """One order whose versions are told one by one, where a test wants to know which came when."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tests.fixtures.databases import Database
 from tests.integration.dead_letters.scene import Scene
@@ -14,15 +14,20 @@ MICROS_PER_DAY = 86_400_000_000
 class Teller:
     """Tells an order's versions, each for another customer, on another day."""
 
-    scene: Scene
+    log: Log
+    shop: Database
     order_id: str
     version: int = 0
+    scene: Scene = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.scene = scene_of(self.log, self.shop)
 
     def tell(self) -> None:
         """The next version."""
         self.version += 1
         first = 1_767_225_600_000_000
-        self.scene.tell(
+        self.log.send(
             [
                 self.scene.order(
                     self.order_id,

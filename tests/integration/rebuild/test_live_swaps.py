@@ -20,7 +20,7 @@ from tests.fixtures.waiting import eventually
 from tests.integration.api.test_events import STREAM, events, serving_at
 from tests.integration.api.test_live import PROTOCOL, label
 from tests.integration.rebuild.parts import Log, Watcher, live, wait_until_live_includes, worker
-from tests.integration.rebuild.telling import Teller, scene_of
+from tests.integration.rebuild.telling import Teller
 from views.positions import parse_position
 
 WAIT_S = 60.0
@@ -110,7 +110,7 @@ def test_live_queries_go_on_across_swaps_and_never_back(
     log: Log, shop: Database, watcher: Watcher
 ) -> None:
     settings, stop = log.settings(shop), threading.Event()
-    teller = Teller(scene_of(log, shop), "followed")
+    teller = Teller(log, shop, "followed")
     moves: list[Callable[[], Report]] = [
         lambda: run.rebuild(settings, Options(), watcher, stop),
         lambda: run.roll_back(settings, watcher, stop, now=False),

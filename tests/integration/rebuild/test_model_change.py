@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -123,8 +123,9 @@ def test_the_model_changes_while_the_old_release_goes_on_serving(
     migrate, rebuild, swap, verify, drop = COMMANDS
     settings = {**log.environment(shop), "VIEWKEEPER_GROUP_ID": shop.name}
     old, new = (Checkout(tmp_path / name, settings) for name in ("old", "new"))
-    with old.api(shop) as client, reading(client) as reader:
-        with working(old):
+    with ExitStack() as old_worker:
+        old_worker.enter_context(working(old))  # starts beside the API, which is waited for
+        with old.api(shop) as client, reading(client) as reader:
             wait_until_live_includes(shop, log.end())
             for edit in RECIPE.edits:
                 edit.apply(new.folder)
@@ -136,20 +137,22 @@ def test_the_model_changes_while_the_old_release_goes_on_serving(
                 WAIT_S,
                 "the old worker goes on after the migration and the rebuild",
             )
-        assert report["equal"] is True
-        declared = {
-            f"{view['view']}.{name}" for view in report["views"] for name in view["declared"]
-        }
-        assert declared == CHANGED
-        assert builds(shop) == {"build_1": "live", "build_2": "ready"}
-        new.shell(swap)
-        with working(new):
-            wait_until_live_includes(shop, log.end())
-            with new.api(shop) as newer:
+            old_worker.close()
+            assert report["equal"] is True
+            declared = {
+                f"{view['view']}.{name}" for view in report["views"] for name in view["declared"]
+            }
+            assert declared == CHANGED
+            assert builds(shop) == {"build_1": "live", "build_2": "ready"}
+            new.shell(swap)
+            with working(new), new.api(shop) as newer:
+                wait_until_live_includes(shop, log.end())
                 counts = [row["capturedCount"] for row in ask(newer, NEW)["orders"]["nodes"]]
-        eventually(
-            lambda: "build_2" in reader.builds(), WAIT_S, "the old API has answered from the new"
-        )
+            eventually(
+                lambda: "build_2" in reader.builds(),
+                WAIT_S,
+                "the old API has answered from the new",
+            )
     assert reader.failed == []
     assert reader.builds() == ["build_1", "build_2"]
     assert max(counts) > 0

@@ -22,7 +22,7 @@ from tests.integration.rebuild.parts import (
     worker,
 )
 from tests.integration.rebuild.racing import mend, once_before, wait_until_kept_out
-from tests.integration.rebuild.telling import Teller, scene_of
+from tests.integration.rebuild.telling import Teller
 from views import CATALOGUE
 
 
@@ -74,7 +74,7 @@ def test_an_order_that_moved_between_customers_and_days_is_mended_with_all_their
 def test_a_version_that_the_worker_took_in_between_is_not_taken_back(
     log: Log, shop: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    teller = Teller(scene_of(log, shop), "race-before")
+    teller = Teller(log, shop, "race-before")
     teller.tell()
     with worker(log.settings(shop)):
         wait_until_live_includes(shop, log.end())
@@ -95,7 +95,7 @@ def test_a_version_that_the_worker_took_in_between_is_not_taken_back(
 def test_a_worker_that_waits_for_a_repair_goes_on_with_rows_that_are_right(
     log: Log, shop: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    teller = Teller(scene_of(log, shop), "race-held")
+    teller = Teller(log, shop, "race-held")
     teller.tell()
     with worker(log.settings(shop)):
         wait_until_live_includes(shop, log.end())
@@ -116,13 +116,13 @@ def test_a_worker_that_waits_for_a_repair_goes_on_with_rows_that_are_right(
 def test_repairs_one_after_the_other_beside_a_busy_worker_leave_every_row_right(
     log: Log, shop: Database
 ) -> None:
-    tellers = [Teller(scene_of(log, shop), f"race-busy-{number}") for number in range(3)]
+    tellers = [Teller(log, shop, f"race-busy-{number}") for number in range(3)]
     for teller in tellers:
         teller.tell()
     stop = threading.Event()
 
     def tell() -> None:
-        while not stop.wait(0.02):
+        while not stop.wait(0.05):
             for teller in tellers:
                 teller.tell()
 

@@ -22,7 +22,6 @@ from tests.faults.oracle.compare import Held, check_invariants, differences, hol
 from tests.faults.oracle.fold import Expected, Recorded, expect
 from tests.faults.oracle.following import Following
 from tests.faults.oracle.log import Registry as SchemaRegistry
-from tests.faults.oracle.log import read_log
 from tests.faults.oracle.rows import text
 from tests.fixtures.databases import Database
 from tests.fixtures.reports import table_rows, write_page
@@ -31,7 +30,6 @@ from tests.fixtures.waiting import eventually
 from tests.integration.api.conftest import Api, serving
 from tests.integration.dead_letters.scene import LateSchema
 from tests.integration.rebuild.parts import (
-    TOPICS,
     Log,
     Watcher,
     execute,
@@ -117,10 +115,10 @@ def asking(api: Api) -> Iterator[Session]:
 
 
 @contextmanager
-def trickling(log: Log) -> Iterator[None]:
+def trickling(log: Log, per_s: int) -> Iterator[None]:
     """Hostile traffic at a steady pace."""
     traffic = Traffic(seed=401, orders=100_000, ids=log.ids, prefix=PREFIX, woven=60)
-    trickle = Trickle(log.bootstrap, traffic, Ledger(), per_s=150)
+    trickle = Trickle(log.bootstrap, traffic, Ledger(), per_s=per_s)
     try:
         yield
     finally:
@@ -193,13 +191,14 @@ class Late:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """So many swaps, and so many letters redriven meanwhile."""
+    """So many swaps, so many letters redriven meanwhile, and the pace of the traffic."""
 
     swaps: int
     letters: int
+    per_s: int
 
 
-SMALL, LARGE = Plan(10, 3), Plan(100, 25)
+SMALL, LARGE = Plan(4, 3, per_s=60), Plan(100, 25, per_s=150)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +212,7 @@ def test_every_answer_is_one_build_and_the_fold_at_its_position(
     assert run.rebuild(settings, Options(), watcher, stop).build == "build_2"
     mark(shop)
     with worker(settings), serving(shop) as api, asking(api) as session:
-        with trickling(log), ThreadPoolExecutor(1) as beside:
+        with trickling(log, plan.per_s), ThreadPoolExecutor(1) as beside:
             for number in range(plan.swaps):
                 redriven = beside.submit(late.redrive)
                 report = run.roll_back(settings, watcher, stop, now=False)
@@ -271,7 +270,7 @@ class _Checker:
     """Goes along the log with the answers of a session, and holds each against the fold."""
 
     def __init__(self, log: Log, shop: Database, late: Sequence[str]) -> None:
-        self._records, _ = read_log(log.bootstrap, TOPICS)
+        self._records = log.records(log.end().next_offsets)
         self._registry = SchemaRegistry(log.registry)
         self._shop = shop
         self._recorded: Recorded = hold(shop.dsn, live(shop)).recorded

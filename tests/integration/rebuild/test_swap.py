@@ -25,7 +25,7 @@ from tests.integration.rebuild.parts import (
 )
 from views.positions import PositionVector
 
-SWAPS = 6
+SWAPS = 4
 
 
 def test_swaps_back_and_forth_under_live_ingest_lose_nothing(
@@ -35,7 +35,7 @@ def test_swaps_back_and_forth_under_live_ingest_lose_nothing(
     seen = []
     with worker(settings):
         for seed in range(20, 20 + SWAPS):
-            producer = threading.Thread(target=log.produce, kwargs={"seed": seed, "orders": 40})
+            producer = threading.Thread(target=log.produce, kwargs={"seed": seed, "orders": 25})
             producer.start()
             if seed == 20:
                 report = run.rebuild(settings, Options(), watcher, stop)

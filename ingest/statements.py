@@ -18,11 +18,11 @@ from sqlalchemy import (
     TableClause,
     and_,
     column,
-    join,
     literal_column,
     select,
     table,
     text,
+    true,
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql import visitors
@@ -367,13 +367,14 @@ class _Maker:
         return view.rollup is not None or view.hides
 
     def _meet(self, view: StreamView) -> str:
+        """Each row looked up by its key, as in `_found`, and locked before the next is."""
         kept = [*view.key, *self._image(view)]
         return (
             f"INSERT INTO met_{view.name} (made, {_names(kept)})"
-            f" SELECT false, {_names(kept, 'o.')} FROM {self._table(view)} o"
-            f" JOIN ({self._touched(view)}) t ON {self._on(view, 'o', 't')}"
+            f" SELECT false, {_names(kept, 'o.')} FROM (SELECT * FROM ({self._touched(view)}) t"
             f" WHERE NOT EXISTS (SELECT FROM met_{view.name} m WHERE {self._on(view, 'm', 't')})"
-            f" ORDER BY {_names(view.key, 'o.')} FOR UPDATE OF o"
+            f" ORDER BY {_names(view.key)}) t CROSS JOIN LATERAL (SELECT {_names(kept)}"
+            f" FROM {self._table(view)} x WHERE {self._on(view, 'x', 't')} FOR UPDATE) o"
         )
 
     def _count(self, view: StreamView) -> str:
@@ -387,8 +388,8 @@ class _Maker:
         kept = [*view.key, *self._image(view)]
         return (
             f"INSERT INTO met_{view.name} (made, {_names(kept)})"
-            f" SELECT false, {_names(kept, 'o.')} FROM {self._table(view)} o"
-            f" JOIN staged_{view.name} s ON {self._on(view, 'o', 's')}"
+            f" SELECT false, {_names(kept, 'o.')} FROM staged_{view.name} s"
+            f" CROSS JOIN LATERAL {self._found(view, by='s')} o"
         )
 
     def _ask(self, view: StreamView) -> str:
@@ -502,16 +503,19 @@ class _Maker:
         )
         left = aggregate.contributions(met).subquery("left_by")
         groups = text_of(select(*(left.c[name] for name in aggregate.key)).distinct())
-        keys = " AND ".join(f"a.{quoted(k)} = gone.{quoted(k)}" for k in aggregate.key)
+        keys = " AND ".join(f"x.{quoted(k)} = left_by.{quoted(k)}" for k in aggregate.key)
+        empty = f"{quoted(aggregate.members)} = 0"
         return AggregateStatements(
             aggregate=aggregate,
             add=(
                 f"INSERT INTO {name} AS a ({_names(columns)}) {change}"
                 f" ON CONFLICT ({_names(aggregate.key)}) DO UPDATE SET {summed}"
             ),
+            # Only a group that `add` has just changed, and locked, can be empty: it stays in place.
             drop=(
-                f"DELETE FROM {name} a USING ({groups}) gone"
-                f" WHERE {keys} AND a.{quoted(aggregate.members)} = 0"
+                f"DELETE FROM {name} a USING ({groups}) left_by CROSS JOIN LATERAL"
+                f" (SELECT x.ctid FROM {name} x WHERE {keys} AND x.{empty} OFFSET 0) gone"
+                f" WHERE a.ctid = gone.ctid AND a.{empty}"
             ),
         )
 
@@ -530,8 +534,9 @@ class _Maker:
         touched = f"met_{view.name}" if self._meets_all(view) else f"staged_{view.name}"
         keys: TableClause = table(touched, *(column(name) for name in view.key))
         rows = table_of(view, self._build).alias("r")
-        source = join(rows, keys, _same(view.key, rows, keys))
-        return select(*(rows.c[name] for name in names)).select_from(source).subquery("new")
+        found = select(*(rows.c[name] for name in names)).where(_same(view.key, rows, keys))
+        each = found.offset(0).lateral("found")  # as in `_found`
+        return select(*each.c).select_from(keys.join(each, true())).subquery("new")
 
     def _meets_all(self, view: StreamView) -> bool:
         return view.name not in self._catalogue.children()

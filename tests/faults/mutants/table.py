@@ -627,6 +627,15 @@ MUTANTS: Final = (
         "::test_payments_that_come_when_their_orders_are_written_are_summed_all_the_same",
     ),
     Mutant(
+        name="met-and-not-locked",
+        bug="the rows that a batch meets are read and not locked: old images may be older ones",
+        file="ingest/statements.py",
+        old=" FOR UPDATE) o",
+        new=") o",
+        test="tests/faults/test_an_order_and_its_payments_meet_in_one_row.py"
+        "::test_an_order_and_its_payments_wait_for_each_other_in_its_row",
+    ),
+    Mutant(
         name="groups-of-the-right-row-only",
         bug="a repair leaves the sums of the group that an order was in by mistake",
         file="rebuild/repair.py",

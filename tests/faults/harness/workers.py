@@ -11,7 +11,6 @@ import re
 import signal
 import socket
 import sys
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from typing import Final
 
 from dev.ports import LOOPBACK, free_port
 from dev.process import OwnedProcess, Program
-from tests.fixtures.waiting import PATIENCE_S
+from tests.fixtures.waiting import PATIENCE_S, eventually
 
 SESSION_TIMEOUT_S: Final = 2.0
 """Short, so that a frozen owner is replaced within a few seconds."""
@@ -34,7 +33,6 @@ QUICK: Final = {
 }
 _IS_TOLD: Final = re.compile(r"event=(?:fenced|lost|\"no longer a member\")")
 _ASKS_FOR_IT: Final = "start this worker again"
-_ANSWERS_S: Final = 1.0
 _LAST_WORDS: Final = 12_000
 
 
@@ -149,8 +147,14 @@ class WorkerProcess:
 
     def whereabouts(self) -> str:
         """Where each of its threads is, behind the last that it said: for a test that failed."""
-        self.process.send(signal.SIGUSR1)
-        threading.Event().wait(_ANSWERS_S)
+        if not self.frozen:
+            said = len(self.log)
+            self.process.send(signal.SIGUSR1)
+            eventually(
+                lambda: "Current thread" in self.log[said:],
+                PATIENCE_S,
+                f"worker {self.name} says where its threads are",
+            )
         return self.log[-_LAST_WORDS:]
 
     def count(self, metric: str) -> float:

@@ -15,14 +15,14 @@ from tests.integration.rebuild.parts import Log, Watcher, wait_until_live_includ
 
 @pytest.fixture(scope="package")
 def log(servers: Servers) -> Iterator[Log]:
-    """Some 800 hostile records in 3 partitions of each topic."""
+    """Some 1,500 hostile records in 3 partitions of each topic."""
     with ThreadPoolExecutor() as beside:
         list(beside.map(partial(getattr, servers), ("kafka", "registry", "postgres")))
     recreate_topics(servers.kafka.bootstrap_servers, partitions=3)
     made = Log(
         servers.kafka.bootstrap_servers, servers.registry.url, register(servers.registry.url)
     )
-    made.produce(seed=11, orders=120)
+    made.produce(seed=11, orders=250)
     yield made
     made.close()
 

@@ -134,7 +134,6 @@ _DECIMALS: Final = 4
 _BY_TYPE: Final[tuple[tuple[type, Kind], ...]] = (
     (BigInteger, BIG_INT),
     (Integer, INT),
-    (Numeric, DECIMAL),
     (TIMESTAMP, DATE_TIME),
     (Date, DATE),
     (Boolean, BOOLEAN),
@@ -142,19 +141,19 @@ _BY_TYPE: Final[tuple[tuple[type, Kind], ...]] = (
 )
 
 
-def _fits(numeric: Numeric[Any]) -> bool:
-    """Whether four decimals show all that there is."""
-    return numeric.precision is not None and (numeric.scale or 0) <= _DECIMALS
+def _decimal(column: Column[Any], numeric: Numeric[Any]) -> Kind:
+    """Four decimals must show all that there is."""
+    if numeric.precision is None or (numeric.scale or 0) > _DECIMALS:
+        raise TypeError(f"column {column} may have more than four decimals: declare its scale")
+    return FOUR_DECIMALS if numeric.scale == _DECIMALS else DECIMAL
 
 
 def kind_of(column: Column[Any]) -> Kind:
     """The kind of a column. TypeError: the API has no form for such a column; say which one."""
     if column.info.get("currency") or column.name == "currency":
         return CURRENCY
-    if isinstance(column.type, Numeric) and not _fits(column.type):
-        raise TypeError(f"column {column} may have more than four decimals: declare its scale")
-    if isinstance(column.type, Numeric) and column.type.scale == _DECIMALS:
-        return FOUR_DECIMALS
+    if isinstance(column.type, Numeric):
+        return _decimal(column, column.type)
     for sql_type, kind in _BY_TYPE:
         if isinstance(column.type, sql_type):
             return kind

@@ -14,9 +14,8 @@ from typing import Any, Final
 import orjson
 
 from api.bind import Bound
-from api.chain import MARK
 from api.compile import reads_views
-from api.lists import listed
+from api.lists import MARKED, listed
 from api.names import camel
 from api.objects import position
 from api.opaque import encoded
@@ -25,7 +24,6 @@ from api.position import Consistency
 from api.route import Compiled
 from api.tree import Items, Standing, Told, TypeName
 
-_MARK: Final = MARK.encode()
 _LIST: Final = b"*"
 
 
@@ -57,9 +55,9 @@ class _Marked:
 
     def made_in(self, text: bytes) -> bytes:
         """The text with every marked part made."""
-        if _MARK not in text:
+        if MARKED not in text:
             return text
-        parts = text.split(_MARK)
+        parts = text.split(MARKED)
         parts[1::2] = self._made(parts[1::2])
         return b"".join(parts)
 

@@ -22,7 +22,6 @@ from sqlalchemy import (
     select,
     table,
     text,
-    true,
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql import visitors
@@ -242,11 +241,11 @@ class _Maker:
             **parts,
         )
 
-    def _table(self, view: StreamView) -> str:
-        return f"{self._build}.{quoted(view.name)}"
+    def _table(self, of: StreamView | Aggregate) -> str:
+        return f"{self._build}.{quoted(of.name)}"
 
-    def _on(self, view: StreamView, left: str, right: str) -> str:
-        return " AND ".join(f"{left}.{quoted(k)} = {right}.{quoted(k)}" for k in view.key)
+    def _on(self, of: StreamView | Aggregate, left: str, right: str) -> str:
+        return " AND ".join(f"{left}.{quoted(k)} = {right}.{quoted(k)}" for k in of.key)
 
     def _written(self, view: StreamView) -> list[str]:
         """The columns that an event sets."""
@@ -367,7 +366,7 @@ class _Maker:
         return view.rollup is not None or view.hides
 
     def _meet(self, view: StreamView) -> str:
-        """Each row looked up by its key, as in `_found`, and locked before the next is."""
+        """Each row is locked before the next one is, in the order of their keys."""
         kept = [*view.key, *self._image(view)]
         into = f"INSERT INTO met_{view.name} (made, {_names(kept)}) SELECT false,"
         new = f"NOT EXISTS (SELECT FROM met_{view.name} m WHERE {self._on(view, 'm', 't')})"
@@ -380,8 +379,8 @@ class _Maker:
             )
         return (
             f"{into} {_names(kept, 'o.')} FROM (SELECT * FROM ({self._touched(view)}) t"
-            f" WHERE {new} ORDER BY {_names(view.key)}) t CROSS JOIN LATERAL (SELECT {_names(kept)}"
-            f" FROM {self._table(view)} x WHERE {self._on(view, 'x', 't')} FOR UPDATE) o"
+            f" WHERE {new} ORDER BY {_names(view.key)}) t"
+            f" CROSS JOIN LATERAL {self._found(view, by='t', locked=True)} o"
         )
 
     def _count(self, view: StreamView) -> str:
@@ -410,11 +409,12 @@ class _Maker:
             " WHERE o.version >= s.lowest_version"
         )
 
-    def _found(self, view: StreamView, *, by: str) -> str:
+    def _found(self, of: StreamView | Aggregate, *, by: str, locked: bool = False) -> str:
         """The row with the key of another, each looked up in the index: guesses about temporary
         tables must not lead the planner to read all rows instead."""
-        same = self._on(view, "found", by)
-        return f"(SELECT found.*, found.ctid FROM {self._table(view)} found WHERE {same} OFFSET 0)"
+        apart = "FOR UPDATE" if locked else "OFFSET 0"  # either keeps it a query of its own
+        same = self._on(of, "found", by)
+        return f"(SELECT found.*, found.ctid FROM {self._table(of)} found WHERE {same} {apart})"
 
     def _update(self, view: StreamView) -> str:
         written = self._written(view)
@@ -503,14 +503,13 @@ class _Maker:
         view = aggregate.source
         met, current = self._met_rows(view), self._current_rows(view)
         change = text_of(deltas(aggregate, old=met, new=current))
-        name = f"{self._build}.{quoted(aggregate.name)}"
+        name = self._table(aggregate)
         columns = [*aggregate.key, *aggregate.measures]
         summed = ", ".join(
             f"{quoted(m)} = a.{quoted(m)} + excluded.{quoted(m)}" for m in aggregate.measures
         )
         left = aggregate.contributions(met).subquery("left_by")
         groups = text_of(select(*(left.c[name] for name in aggregate.key)).distinct())
-        keys = " AND ".join(f"x.{quoted(k)} = left_by.{quoted(k)}" for k in aggregate.key)
         empty = f"{quoted(aggregate.members)} = 0"
         return AggregateStatements(
             aggregate=aggregate,
@@ -520,9 +519,9 @@ class _Maker:
             ),
             # Only a group that `add` has just changed, and locked, can be empty: it stays in place.
             drop=(
-                f"DELETE FROM {name} a USING ({groups}) left_by CROSS JOIN LATERAL"
-                f" (SELECT x.ctid FROM {name} x WHERE {keys} AND x.{empty} OFFSET 0) gone"
-                f" WHERE a.ctid = gone.ctid AND a.{empty}"
+                f"DELETE FROM {name} a USING ({groups}) left_by"
+                f" CROSS JOIN LATERAL {self._found(aggregate, by='left_by')} gone"
+                f" WHERE gone.{empty} AND a.ctid = gone.ctid AND a.{empty}"
             ),
         )
 
@@ -539,11 +538,11 @@ class _Maker:
     def _current_rows(self, view: StreamView) -> FromClause:
         names = [*view.key, *self._image(view)]
         touched = f"met_{view.name}" if self._meets_all(view) else f"staged_{view.name}"
-        keys: TableClause = table(touched, *(column(name) for name in view.key))
-        rows = table_of(view, self._build).alias("r")
-        found = select(*(rows.c[name] for name in names)).where(_same(view.key, rows, keys))
-        each = found.offset(0).lateral("found")  # as in `_found`
-        return select(*each.c).select_from(keys.join(each, true())).subquery("new")
+        rows = text(
+            f"SELECT {_names(names, 'r.')} FROM {touched} t"
+            f" CROSS JOIN LATERAL {self._found(view, by='t')} r"
+        )
+        return rows.columns(*(column(n, view.table.c[n].type) for n in names)).subquery("new")
 
     def _meets_all(self, view: StreamView) -> bool:
         return view.name not in self._catalogue.children()

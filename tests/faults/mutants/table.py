@@ -630,8 +630,8 @@ MUTANTS: Final = (
         name="met-and-not-locked",
         bug="the rows that a batch meets are read and not locked: old images may be older ones",
         file="ingest/statements.py",
-        old=" FOR UPDATE) o",
-        new=") o",
+        old='"FOR UPDATE" if locked else "OFFSET 0"',
+        new='"OFFSET 0"',
         test="tests/faults/test_an_order_and_its_payments_meet_in_one_row.py"
         "::test_an_order_and_its_payments_wait_for_each_other_in_its_row",
     ),

@@ -10,24 +10,15 @@ import pytest
 from ingest.statements import statements
 from rebuild.builder import event_forms
 from tests.fixtures.databases import DatabaseServer
-from tests.integration.api.shop import AGGREGATES
+from tests.integration.api.shop import Shop, order, payment, stock
 from views import CATALOGUE
 
 ORDERS: Final = 4_000
 """Few: the fewer rows there are, the likelier it seems to the planner to pay to read them all."""
 BATCH: Final = 20
-FILL: Final = (
-    f"""INSERT INTO build_1.orders (order_id, version, event_id, status, customer_id, currency,
-        amount, items, placed_at, updated_at, visible, source_topic, source_partition,
-        source_offset, source_schema_id)
-    SELECT 'o' || n, 1, 'e', 'PLACED', 'c' || n, 'EUR', 10, '[]', now(), now(), true, 'orders', 0,
-        n, 1 FROM generate_series(1, {ORDERS}) AS n""",
-    f"""INSERT INTO build_1.payments (order_id, payment_id, version, event_id, status, currency,
-        amount, refunded_amount, method, occurred_at, source_topic, source_partition,
-        source_offset, source_schema_id)
-    SELECT 'o' || n, 'p', 1, 'e', 'CAPTURED', 'EUR', 5, 0, 'card', now(), 'payments', 0, n, 1
-        FROM generate_series(1, {ORDERS}) AS n""",
-    *AGGREGATES,
+SHOP: Final = Shop(
+    [order(f"o{n}", customer_id=f"c{n}") for n in range(1, ORDERS + 1)],
+    [payment(f"o{n}", "p") for n in range(1, ORDERS + 1)],
 )
 STAGE: Final = (
     f"""INSERT INTO staged_orders (order_id, version, lowest_version)
@@ -37,8 +28,6 @@ STAGE: Final = (
 )
 VIEWS: Final = ("orders", "payments", "customer_totals")
 SQL: Final = statements("build_1", CATALOGUE, event_forms())
-
-
 OF_A_BATCH: Final = {
     **{
         f"{name} of {view.view.name}": sql
@@ -58,8 +47,9 @@ OF_A_BATCH: Final = {
 def connection(database_server: DatabaseServer) -> Iterator[psycopg.Connection[Any]]:
     """In a transaction, with a batch staged; PostgreSQL knows how large the views are."""
     database = database_server.create(template=database_server.template.name)
+    stock(database.dsn, SHOP)
     with psycopg.connect(database.dsn, autocommit=True) as connection:
-        for statement in (*FILL, "ANALYZE", *SQL.temporary, "BEGIN", *STAGE):
+        for statement in ("ANALYZE", *SQL.temporary, "BEGIN", *STAGE):
             connection.execute(statement.encode())
         yield connection
     database_server.drop(database)

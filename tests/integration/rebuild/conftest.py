@@ -1,8 +1,6 @@
 """One hostile log for the folder, and a database per test that has read it."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import pytest
 
@@ -16,8 +14,6 @@ from tests.integration.rebuild.parts import Log, Watcher, wait_until_live_includ
 @pytest.fixture(scope="package")
 def log(servers: Servers) -> Iterator[Log]:
     """Some 1,500 hostile records in 3 partitions of each topic."""
-    with ThreadPoolExecutor() as beside:
-        list(beside.map(partial(getattr, servers), ("kafka", "registry", "postgres")))
     recreate_topics(servers.kafka.bootstrap_servers, partitions=3)
     made = Log(
         servers.kafka.bootstrap_servers, servers.registry.url, register(servers.registry.url)

@@ -15,7 +15,6 @@ from ingest.settings import IngestSettings
 from rebuild.report import Tell
 from tests.faults.harness.producers import offer, producer
 from tests.faults.oracle.compare import check_invariants, differences, hold
-from tests.faults.oracle.events import Record
 from tests.faults.oracle.fold import expect
 from tests.faults.oracle.log import Registry, high_watermarks, read_log
 from tests.fixtures.contracts import SchemaIds
@@ -32,17 +31,12 @@ _LIVE = "SELECT name FROM ingest.builds WHERE state = 'live'"
 
 
 class Log:
-    """A broker with the topics and a registry with the contracts; how to write to it.
-
-    Nobody makes the topics anew while it is in use: what it has read of them it keeps.
-    """
+    """A broker with the topics and a registry with the contracts; how to write to it."""
 
     def __init__(self, bootstrap: str, registry: str, ids: SchemaIds) -> None:
         self.bootstrap = bootstrap
         self.registry = registry
         self.ids = ids
-        self._records: list[Record] = []
-        self._read_to: Mapping[Partition, int] = {}
         # One for all: a new one that is idempotent waits half a second for its first answer.
         self._producer = producer(bootstrap)
 
@@ -63,6 +57,7 @@ class Log:
         for record in records:
             offer(self._producer, record, lambda error, _message: outcomes.append(error))
             sent += 1
+        # What another thread flushes it also tells, maybe after this queue is found empty.
         eventually(
             lambda: self._producer.flush(WAIT_S) == 0 and len(outcomes) == sent,
             WAIT_S,
@@ -98,22 +93,12 @@ class Log:
     def judge(self, database: Database, build: str) -> list[str]:
         """What the oracle holds against a build, judged at the build's own position."""
         held = hold(database.dsn, build)
+        records, pinned = read_log(self.bootstrap, TOPICS, until=held.next_offsets)
         expected = expect(
-            self.records(held.next_offsets),
-            Registry(self.registry),
-            next_offsets=held.next_offsets,
-            recorded=held.recorded,
+            records, Registry(self.registry), next_offsets=pinned, recorded=held.recorded
         )
         found = [*differences(held, expected), *check_invariants(database.dsn, build)]
         return [str(difference) for difference in found]
-
-    def records(self, until: Mapping[Partition, int]) -> list[Record]:
-        """Every committed record below a position; the log is read when it has grown that far."""
-        if any(self._read_to.get(partition, 0) < end for partition, end in until.items()):
-            self._records, self._read_to = read_log(self.bootstrap, TOPICS)
-        for partition, end in until.items():
-            assert self._read_to.get(partition, 0) >= end, f"the log ends before {partition}@{end}"
-        return [r for r in self._records if r.offset < until.get((r.topic, r.partition), 0)]
 
 
 @dataclass(slots=True)

@@ -11,21 +11,17 @@ from typer.testing import CliRunner, Result
 from cli.main import app
 from tests.faults.oracle.compare import hold
 from tests.faults.oracle.fold import Expected, Trace, expect
-from tests.faults.oracle.log import Registry
+from tests.faults.oracle.log import Registry, read_log
 from tests.fixtures.databases import Database
-from tests.integration.rebuild.parts import Log, execute, offsets
+from tests.integration.rebuild.parts import TOPICS, Log, execute, offsets
 
 
 @pytest.fixture(scope="module")
 def expected(log: Log, read: Database) -> Expected:
     """What the oracle knows of the log that was read."""
     held = hold(read.dsn, "build_1")
-    return expect(
-        log.records(held.next_offsets),
-        Registry(log.registry),
-        next_offsets=held.next_offsets,
-        recorded=held.recorded,
-    )
+    records, pinned = read_log(log.bootstrap, TOPICS, until=held.next_offsets)
+    return expect(records, Registry(log.registry), next_offsets=pinned, recorded=held.recorded)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from tests.faults.oracle.compare import Held, check_invariants, differences, hol
 from tests.faults.oracle.fold import Expected, Recorded, expect
 from tests.faults.oracle.following import Following
 from tests.faults.oracle.log import Registry as SchemaRegistry
+from tests.faults.oracle.log import read_log
 from tests.faults.oracle.rows import text
 from tests.fixtures.databases import Database
 from tests.fixtures.reports import table_rows, write_page
@@ -30,6 +31,7 @@ from tests.fixtures.waiting import eventually
 from tests.integration.api.conftest import Api, serving
 from tests.integration.dead_letters.scene import LateSchema
 from tests.integration.rebuild.parts import (
+    TOPICS,
     Log,
     Watcher,
     execute,
@@ -270,7 +272,7 @@ class _Checker:
     """Goes along the log with the answers of a session, and holds each against the fold."""
 
     def __init__(self, log: Log, shop: Database, late: Sequence[str]) -> None:
-        self._records = log.records(log.end().next_offsets)
+        self._records, _ = read_log(log.bootstrap, TOPICS)
         self._registry = SchemaRegistry(log.registry)
         self._shop = shop
         self._recorded: Recorded = hold(shop.dsn, live(shop)).recorded

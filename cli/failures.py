@@ -2,20 +2,17 @@
 
 Stands apart so that no command catches anything by itself. 0 done; 1 the thing asked for failed or
 found a difference; 2 wrong usage or settings. An error that is not listed here is a bug and shows
-its traceback.
+its traceback. Imported once something has failed: it knows the errors of every library.
 """
 
 from typing import Any
 
 import psycopg
-import typer
 from confluent_kafka import KafkaException
 from pydantic import ValidationError
 from pydantic_settings.exceptions import SettingsError
-from typer.core import TyperGroup
 
 from cli.misuse import CommandError, UsageError
-from cli.terminal import complain
 from dev.feed import NotDeliveredError
 from ingest.errors import RefusedError, TransientError
 from ingest.operate import UnknownThingError
@@ -40,31 +37,23 @@ _SENTENCES = (
 _WRONG_USE = (BadPositionError, BadRegistryAddressError, UsageError)
 
 
-class Commands(TyperGroup):
-    """The group at the top: turns expected errors into a sentence and an exit code."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command. typer.Exit carries the code."""
-        try:
-            return super().invoke(ctx)
-        except ValidationError as error:
-            complain("The settings are not usable:\n" + "\n".join(settings_problems(error)))
-            raise typer.Exit(MISUSED) from None
-        except SettingsError as error:
-            complain(f"The settings are not usable: {error}")
-            raise typer.Exit(MISUSED) from None
-        except _WRONG_USE as error:
-            complain(str(error))
-            raise typer.Exit(MISUSED) from None
-        except _SENTENCES as error:
-            complain(str(error))
-            raise typer.Exit(FAILED) from None
-        except psycopg.Error as error:
-            complain(_of_database(error))
-            raise typer.Exit(FAILED) from None
-        except KafkaException as error:
-            complain(f"Kafka refused: {error.args[0].str()}")
-            raise typer.Exit(FAILED) from None
+def told(error: Exception) -> tuple[str, int] | None:
+    """What is said of an error, and the exit code. None: it is a bug."""
+    match error:
+        case ValidationError():
+            problems = "\n".join(settings_problems(error))
+            return f"The settings are not usable:\n{problems}", MISUSED
+        case SettingsError():
+            return f"The settings are not usable: {error}", MISUSED
+        case psycopg.Error():
+            return _of_database(error), FAILED
+        case KafkaException():
+            return f"Kafka refused: {error.args[0].str()}", FAILED
+    if isinstance(error, _WRONG_USE):
+        return str(error), MISUSED
+    if isinstance(error, _SENTENCES):
+        return str(error), FAILED
+    return None
 
 
 def settings_problems(error: ValidationError) -> list[str]:

@@ -10,9 +10,11 @@ from importlib.util import find_spec
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
-from cli.failures import Commands
 from cli.misuse import CommandError
+from cli.terminal import complain
+from rebuild import processes
 
 COMMANDS = {
     "ingest": "cli.run:ingest",
@@ -33,10 +35,29 @@ COMMANDS = {
 }
 """Every command, in the order of the help, and where it is."""
 _WITH_SERVERS = ("demo", "dev")
+_IN_BULK = ("rebuild", "verify")
 
 
-class _Commands(Commands):
-    """The group at the top: finds a command's module when it is asked for."""
+class _Commands(TyperGroup):
+    """The group at the top: finds a command's module when it is asked for, and says what failed."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. typer.Exit carries the code."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            told = import_module("cli.failures").told(error)
+            if told is None:
+                raise
+            line, code = told
+            complain(line)
+            raise typer.Exit(code) from None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is run: what it needs beside itself starts while it is imported."""
+        if args[0] in _IN_BULK:
+            processes.prepare()
+        return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - click's signature
         """The names, in the order of the table."""

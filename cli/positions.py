@@ -11,10 +11,11 @@ import typer
 from confluent_kafka.admin import AdminClient
 
 from cli.decide import As, AsJson, who_decides
-from cli.misuse import UsageError, known_topic
+from cli.misuse import UsageError
 from cli.settings import StatusSettings
 from cli.status import BROKER_TIMEOUT_S, connect
 from cli.terminal import answer, answer_json, answer_table, table
+from cli.topics import known_topic
 from ingest import accept, operate, watermarks
 from ingest.accept import Decision
 from ingest.claim import BrokerView

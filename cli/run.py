@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 
 from cli.logs import log_to_stderr
-from cli.misuse import CommandError, known_topic
+from cli.misuse import CommandError
 from cli.stopping import stop_signal
+from cli.topics import known_topic
 from ingest import service
 from ingest.settings import IngestSettings
 from views.positions import parse_position

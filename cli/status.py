@@ -8,9 +8,10 @@ import psycopg
 import typer
 from confluent_kafka.admin import AdminClient
 
-from cli.misuse import CommandError, known_topic
+from cli.misuse import CommandError
 from cli.settings import DatabaseSettings, StatusSettings
 from cli.terminal import answer, answer_json, answer_table, table
+from cli.topics import known_topic
 from ingest import operate, watermarks
 from ingest.operate import Build, PartitionState
 from views import CATALOGUE

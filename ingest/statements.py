@@ -186,8 +186,7 @@ class _Maker:
 
     def _meets(self, view: StreamView) -> bool:
         """Whether rows are noted under lock: every meeting place, and what is summed."""
-        is_child = view.name in self._catalogue.children()
-        return not is_child or bool(self._catalogue.aggregates_of(view))
+        return self._meets_all(view) or bool(self._catalogue.aggregates_of(view))
 
     def _image(self, view: StreamView) -> list[str]:
         """The columns of a row that some aggregate reads, the key left out."""
@@ -204,6 +203,8 @@ class _Maker:
     # The statements of a view.
 
     def parent(self, view: StreamView) -> ViewStatements:
+        if _is_deferred(view):
+            return self._in_bulk(view)
         return self._view(
             view,
             make=self._make(view),
@@ -211,6 +212,19 @@ class _Maker:
             count=self._count(view),
             insert=None,
             update=self._update_rolled_up(view) if view.rollup else self._update(view),
+            bury=self._bury(view) if view.hides else None,
+            hide=self._hide(view) if view.hides else None,
+        )
+
+    def _in_bulk(self, view: StreamView) -> ViewStatements:
+        """Without locks and old images: nobody sums yet, and whoever fills rolls up in the end."""
+        return self._view(
+            view,
+            make=self._make_buried(view) if view.hides else None,
+            meet=None,
+            count=None,
+            insert=None,
+            update=self._insert(view),
             bury=self._bury(view) if view.hides else None,
             hide=self._hide(view) if view.hides else None,
         )
@@ -284,7 +298,7 @@ class _Maker:
         """The keys that a batch touches: by an event, by a child's event, by a tombstone."""
         keys = _names(view.key)
         parts = [f"SELECT {keys} FROM staged_{view.name}"]
-        if view.rollup and not view.rollup.deferred:
+        if view.rollup:
             parts.append(f"SELECT {keys} FROM staged_{view.rollup.child.name}")
         if view.hides:
             parts.append(f"SELECT key FROM buried_{view.name}")
@@ -308,12 +322,8 @@ class _Maker:
             written, values = [*written, "visible"], [*values, "s.version IS NOT NULL"]
         rolled_up = ""
         if view.rollup:
-            if view.rollup.deferred:
-                names, sums = self._stored_sums(view, dict(zip(written, values, strict=True)))
-                rolled_up = f" CROSS JOIN LATERAL ({sums}) r"
-            else:
-                names, sums = self._staged_sums(view)
-                rolled_up = f" LEFT JOIN ({sums}) r ON {self._on(view, 'r', 't')}"
+            names, sums = self._staged_sums(view)
+            rolled_up = f" LEFT JOIN ({sums}) r ON {self._on(view, 'r', 't')}"
             written = [*written, *names]
             values += [f"coalesce(r.{quoted(n)}, {self._default(view, n)})" for n in names]
         return (
@@ -368,17 +378,10 @@ class _Maker:
     def _meet(self, view: StreamView) -> str:
         """Each row is locked before the next one is, in the order of their keys."""
         kept = [*view.key, *self._image(view)]
-        into = f"INSERT INTO met_{view.name} (made, {_names(kept)}) SELECT false,"
         new = f"NOT EXISTS (SELECT FROM met_{view.name} m WHERE {self._on(view, 'm', 't')})"
-        if view.rollup and view.rollup.deferred:
-            # In bulk a batch is a good part of the table: to join the two is quicker.
-            return (
-                f"{into} {_names(kept, 'o.')} FROM {self._table(view)} o"
-                f" JOIN ({self._touched(view)}) t ON {self._on(view, 'o', 't')}"
-                f" WHERE {new} ORDER BY {_names(view.key, 'o.')} FOR UPDATE OF o"
-            )
         return (
-            f"{into} {_names(kept, 'o.')} FROM (SELECT * FROM ({self._touched(view)}) t"
+            f"INSERT INTO met_{view.name} (made, {_names(kept)})"
+            f" SELECT false, {_names(kept, 'o.')} FROM (SELECT * FROM ({self._touched(view)}) t"
             f" WHERE {new} ORDER BY {_names(view.key)}) t"
             f" CROSS JOIN LATERAL {self._found(view, by='t', locked=True)} o"
         )
@@ -454,6 +457,14 @@ class _Maker:
             f" (n.newer OR ({_names(sums, 'o.')}) IS DISTINCT FROM ({_names(sums, 'r.')}))"
         )
 
+    def _make_buried(self, view: StreamView) -> str:
+        """A placeholder for each key of a tombstone that has no row yet."""
+        return (
+            f"INSERT INTO {self._table(view)} ({_names(view.key)})"
+            f" SELECT DISTINCT key FROM buried_{view.name} ORDER BY key"
+            f" ON CONFLICT ({_names(view.key)}) DO NOTHING"
+        )
+
     def _is_buried(self, view: StreamView, of: str, timestamp: str, row: str = "o") -> str:
         """Whether a tombstone hides the event at `of`: a later one of its own partition, or one of
         another partition whose Kafka timestamp is not earlier."""
@@ -486,15 +497,23 @@ class _Maker:
         )
 
     def _insert(self, view: StreamView) -> str:
-        written = self._written(view)
-        changed = ", ".join(
-            f"{quoted(name)} = excluded.{quoted(name)}" for name in written if name not in view.key
-        )
+        """Rows that are new or newer, with what their child's rows add up to by now. A row that is
+        made is buried by no tombstone but those of this batch, as in `make`."""
+        written, values = self._written(view), self._values(view, "s")
+        rows = f"staged_{view.name} s"
+        if view.rollup:
+            names, sums = self._stored_sums(view, dict(zip(written, values, strict=True)))
+            rows += f" CROSS JOIN LATERAL ({sums}) r"
+            written, values = [*written, *names], [*values, *(f"r.{quoted(n)}" for n in names)]
+        changed = [f"{quoted(n)} = excluded.{quoted(n)}" for n in written if n not in view.key]
+        if view.hides:
+            written, values = [*written, "visible"], [*values, "true"]
+            changed.append(f"visible = NOT {self._is_buried(view, 'excluded', '')}")
         return (
             f"INSERT INTO {self._table(view)} AS o ({_names(written)})"
-            f" SELECT {', '.join(self._values(view, 's'))} FROM staged_{view.name} s"
+            f" SELECT {', '.join(values)} FROM {rows}"
             f" ORDER BY {_names(view.key, 's.')} ON CONFLICT ({_names(view.key)}) DO UPDATE"
-            f" SET {changed} WHERE o.version < excluded.version"
+            f" SET {', '.join(changed)} WHERE o.version < excluded.version"
         )
 
     # Aggregates.
@@ -545,7 +564,11 @@ class _Maker:
         return rows.columns(*(column(n, view.table.c[n].type) for n in names)).subquery("new")
 
     def _meets_all(self, view: StreamView) -> bool:
-        return view.name not in self._catalogue.children()
+        return view.name not in self._catalogue.children() and not _is_deferred(view)
+
+
+def _is_deferred(view: StreamView) -> bool:
+    return view.rollup is not None and view.rollup.deferred
 
 
 def _same(key: tuple[str, ...], left: FromClause, right: FromClause) -> Any:

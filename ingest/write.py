@@ -182,8 +182,10 @@ def _change_rows(connection: Connection[Row], statements: Statements, folded: Fo
     if any(changes.events for changes in folded.changes.values()) or folded.removals:
         for view in statements.parents:
             for sql in (view.make, view.meet):
-                connection.execute(_known(sql))
-            changed.unmet.append(connection.execute(_known(view.count)))
+                if sql is not None:
+                    connection.execute(sql)
+            if view.count is not None:
+                changed.unmet.append(connection.execute(view.count))
         for view in statements.views:
             if folded.changes[view.view.name].events:
                 changed.asked.append((view, connection.execute(view.ask)))

@@ -159,16 +159,16 @@ def make_whole(dsn: str, connection: Connection[Row], build: Build, *, alone: bo
                 take_one_processor(session)
             run_all(session, statements)
 
-    first, *stages = _finishing(build.name)
+    meanwhile, behind = _finishing(build.name)
     with ThreadPoolExecutor(2 if alone else 1) as at_once:
         with connection.transaction():
             connection.execute(f"UPDATE {build.name}.positions SET owner_epoch = owner_epoch + 1")
-            begun = [at_once.submit(run, statements) for statements in first if alone]
+            begun = [at_once.submit(run, statements) for statements in meanwhile if alone]
             for view in CATALOGUE.stream_views:
                 run_all(connection, ddl.roll_up(view, build.name))
         for each in begun:
             each.result()
-        for stage in stages if alone else (first, *stages):
+        for stage in (behind,) if alone else (meanwhile, behind):
             list(at_once.map(run, stage))
     with connection.transaction():
         run_all(connection, ddl.grant_reading(build.name, [v.name for v in CATALOGUE.views]))
@@ -181,13 +181,14 @@ def make_whole(dsn: str, connection: Connection[Row], build: Build, *, alone: bo
             )
 
 
-def _finishing(build: str) -> list[list[list[str]]]:
-    """Stages of what can be done at once: while rows are rolled up, and after that in turn.
+def _finishing(build: str) -> tuple[list[list[str]], list[list[str]]]:
+    """What can be done while rows are rolled up, and what has to wait for that. Each list in turn,
+    the lists of a stage at once.
 
-    Indexes of one table are made together, and it is analyzed when all are there: PostgreSQL does
-    not do both at a time.
+    A table that is rolled up is analyzed meanwhile: that takes as long as all its indexes, and
+    PostgreSQL does not do both at a time.
     """
-    meanwhile, indexes, sums = [], [], []
+    meanwhile, sums, indexes = [], [], []
     for view in CATALOGUE.views:
         made = ddl.create_indexes(build, of=view.name)
         analyze = f"ANALYZE {build}.{view.name}"
@@ -197,9 +198,9 @@ def _finishing(build: str) -> list[list[list[str]]]:
         elif view.rollup is None:
             meanwhile.append([*made, analyze])
         else:
+            meanwhile.append([analyze])
             indexes += [[index] for index in made]
-            sums.append([analyze])
-    return [meanwhile, indexes, sums]
+    return meanwhile, [*sums, *indexes]  # the longest first
 
 
 def mark_ready(

@@ -7,7 +7,6 @@ the next builder draws fence it.
 """
 
 import logging
-import multiprocessing
 import os
 import sys
 import threading
@@ -27,6 +26,7 @@ from ingest.settings import IngestSettings
 from ingest.tuning import tune_interpreter
 from rebuild.builder import Builder, Letters, StoppedError
 from rebuild.pace import ALONE, LOOK_S, RESTING, Look, Pacer
+from rebuild.processes import CONTEXT, prepare
 from views.positions import Partition
 
 _END_S: Final = 30.0
@@ -102,13 +102,11 @@ class _Children:
     """The processes of a load; leaving it ends them."""
 
     def __init__(self, settings: IngestSettings, load: Load, count: int) -> None:
-        # From a server that has imported all of it once, and holds no thread or connection.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
+        prepare()
         self._children: list[tuple[BaseProcess, Connection]] = []
         for number in range(count):
-            ours, theirs = context.Pipe()
-            child = context.Process(
+            ours, theirs = CONTEXT.Pipe()
+            child = CONTEXT.Process(
                 target=_child,
                 args=(settings, _share(load, number, count), theirs),
                 name=f"rebuild-{number}",

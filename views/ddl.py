@@ -166,15 +166,17 @@ def roll_up(view: StreamView, build: str) -> list[str]:
     lacking = select(*keys).distinct().where(~exists().where(same(target)))
     sums = rollup.columns(parent.c, child.c)
     columns = (value.label(name) for name, value in sums.items())
-    found = select(*keys, *columns).join_from(child, parent, same(parent)).group_by(*keys)
-    right = found.subquery("right")
-    changed = (target.c[name].is_distinct_from(right.c[name]) for name in sums)
+    changed = (parent.c[name].is_distinct_from(value) for name, value in sums.items())
+    # Grouped by the parent's primary key, so that its other columns can be compared right here.
+    parents = [parent.c[name] for name in view.key]
+    found = select(*parents, *columns).join_from(child, parent, same(parent)).group_by(*parents)
+    right = found.having(or_(*changed)).subquery("right")
     return [
         text_of(insert(target).from_select(list(view.key), lacking)),
         text_of(
             update(target)
             .values({name: right.c[name] for name in sums})
-            .where(*(target.c[name] == right.c[name] for name in view.key), or_(*changed))
+            .where(*(target.c[name] == right.c[name] for name in view.key))
         ),
     ]
 

@@ -612,8 +612,8 @@ MUTANTS: Final = (
         name="rolled-up-at-the-start-only",
         bug="payments that came when their orders were written already are left out of a rebuild",
         file="views/ddl.py",
-        old=".where(*(target.c[name] == right.c[name] for name in view.key), or_(*changed))",
-        new=".where(target.c[view.key[0]] == '', or_(*changed))",
+        old="found.having(or_(*changed))",
+        new="found.having(parents[0] == '')",
         test=f"{_REBUILD}/test_killed.py"
         "::test_payments_that_come_when_their_orders_are_written_are_summed_all_the_same",
     ),

@@ -56,7 +56,7 @@ class _Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that is run: what it needs beside itself starts while it is imported."""
         if args[0] in _IN_BULK:
-            processes.prepare()
+            processes.prepare(__name__)
         return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - click's signature

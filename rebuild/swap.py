@@ -10,7 +10,7 @@ see the new one. Nothing is renamed, and the old build stays.
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -64,7 +64,8 @@ class _TooSlowError(Exception):
 
 
 class Swap:
-    """Brings one build to where the live one is and makes it live."""
+    """Brings one build to where the live one is and makes it live; with `builder`, if one is at
+    work on the build already."""
 
     def __init__(
         self,
@@ -74,6 +75,7 @@ class Swap:
         topic_ids: list[str],
         partitions: Iterable[Partition],
         stop: threading.Event,
+        builder: Builder | None = None,
     ) -> None:
         self._settings = settings
         self._dsn = settings.database_url.get_secret_value()
@@ -82,6 +84,7 @@ class Swap:
         self._partitions = tuple(partitions)
         self._stop = stop
         self._target = Target(build=to.name, keeps_dead=True)
+        self._given = builder
 
     def caught_up(self, *, proof: Mapping[Partition, int] | None, retry: bool = False) -> Swapped:
         """Catch up, hold the live build, apply the rest, switch.
@@ -92,9 +95,7 @@ class Swap:
         """
         with self._opened() as (connection, taker):
             refuse_other_log(connection, builds.live(connection).name, self._to.name)
-            with Builder(
-                self._settings, self._target, self._partitions, stop=self._stop
-            ) as builder:
+            with self._building() as builder:
                 catch_up(connection, builder, self._topic_ids)
                 taker.take(redriven.missing_from(connection, self._to.name))
                 retried = self._retry(connection, taker) if retry else ()
@@ -125,6 +126,12 @@ class Swap:
             Taker(self._settings, self._target, self._stop) as taker,
         ):
             yield connection, taker
+
+    def _building(self) -> AbstractContextManager[Builder]:
+        """What brings the build forward. One that was given stays with who gave it."""
+        if self._given is not None:
+            return nullcontext(self._given)
+        return Builder(self._settings, self._target, self._partitions, stop=self._stop)
 
     def _retry(self, connection: Connection[Row], taker: Taker) -> tuple[Place, ...]:
         return tuple(taker.retry(redriven.open_letters(connection, self._to.name)))

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -67,7 +67,11 @@ class Call:
     def work(self) -> Iterator["Work"]:
         """The turn, what was looked at, and the build to fill."""
         settings, watcher = self._settings, self._watcher
-        with turn.held(self._dsn, self._kind) as connection, closing(open_log(settings)) as log:
+        with (
+            turn.held(self._dsn, self._kind) as connection,
+            closing(open_log(settings)) as log,
+            ExitStack() as stack,
+        ):
             options = self._options if self._build is None else _going_on(self._options)
             checks.refuse_database(settings, connection)
             live = builds.live(connection)
@@ -99,6 +103,7 @@ class Call:
                 start,
                 report,
                 self._kind,
+                stack,
             )
 
     def was_switched(self) -> bool:
@@ -181,6 +186,7 @@ class Work:
         start: Start,
         report: Report,
         kind: str,
+        stack: ExitStack,
     ) -> None:
         self._settings = settings
         self._options = options
@@ -193,6 +199,8 @@ class Work:
         self.report = report
         self._target = Target(build=build.name, keeps_dead=kind == "rebuild")
         self._dsn = settings.database_url.get_secret_value()
+        self._stack = stack
+        self._builder: Builder | None = None
         self.proof: dict[Partition, int] | None = None
 
     @property
@@ -265,8 +273,10 @@ class Work:
 
     def prove(self) -> None:
         """Stop exactly where the live build is in a snapshot, and compare every row."""
+        builder = self._builder = self._stack.enter_context(
+            Builder(self._settings, self._target, self._partitions, stop=self._stop)
+        )
         with (
-            Builder(self._settings, self._target, self._partitions, stop=self._stop) as builder,
             Taker(self._settings, self._target, self._stop) as taker,
             builds.open_session(self._dsn, "pace") as beside,
         ):
@@ -329,6 +339,7 @@ class Work:
             topic_ids=self._start.topic_ids,
             partitions=self._partitions,
             stop=self._stop,
+            builder=self._builder,
         )
         with self._timed("swap"):
             if self._options.other_log:

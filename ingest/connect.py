@@ -30,12 +30,12 @@ _SESSION = """
 SELECT set_config('statement_timeout', '60s', false),
        set_config('lock_timeout', '15s', false),
        set_config('idle_in_transaction_session_timeout', '30s', false),
-       set_config('plan_cache_mode', 'force_custom_plan', false),
        set_config('timezone', 'UTC', false),
        set_config('jit', 'off', false),
        set_config('work_mem', '64MB', false)
 """
-# force_custom_plan: a plan made while a table was small would be kept while it grows.
+
+_ROOM_ROWS = 2_000
 
 Row = tuple[Any, ...]
 
@@ -76,6 +76,7 @@ class Session:
         self._allow_unsafe = allow_unsafe
         self._connection: Connection[Row] | None = None
         self._statements: Statements | None = None
+        self._staged = 0
         self.owner = f"{socket.gethostname()}/{os.getpid()}"
 
     @property
@@ -88,6 +89,18 @@ class Session:
         """The SQL of a batch in that build."""
         assert self._statements is not None, "the session is not open"
         return self._statements
+
+    def emptied(self, rows: int) -> tuple[str, ...]:
+        """The SQL that empties the temporary tables before so many rows are staged.
+
+        To delete what the batch before left is quick and leaves its room taken; to truncate frees
+        it, and takes as long as to write a small batch. So room for some thousand rows is left.
+        """
+        full, self._staged = self._staged > _ROOM_ROWS, self._staged + rows
+        if not full:
+            return self.statements.delete
+        self._staged = rows
+        return self.statements.truncate
 
     @property
     def is_open(self) -> bool:
@@ -118,6 +131,7 @@ class Session:
         if self._connection is not None:
             self._connection.close()
         self._connection = self._statements = None
+        self._staged = 0
 
     def open(self) -> None:
         """Connect and look at the database now. Errors: see `translated`; RefusedError."""
@@ -126,6 +140,7 @@ class Session:
 
     def _roll_back(self, connection: Connection[Row]) -> None:
         """Roll back; where that does not work, the connection is of no more use."""
+        self._staged = _ROOM_ROWS + 1  # what was emptied may be full again
         try:
             connection.rollback()
         except psycopg.Error:

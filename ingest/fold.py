@@ -108,6 +108,11 @@ class Folded:
         """Whether anything but positions is to be written."""
         return bool(self.dead or self.removals or any(c.events for c in self.changes.values()))
 
+    @property
+    def rows(self) -> int:
+        """How many rows of views are written at most."""
+        return sum(len(changes.events) for changes in self.changes.values())
+
     def make_rows(self) -> None:
         """Make the rows of the winners now, and not when they are written."""
         for changes in self.changes.values():

@@ -47,6 +47,7 @@ SOURCE_COLUMNS = (
 class ViewStatements:
     """The SQL of one stream view. Statements that a view has no need of are None.
 
+    `copy` takes rows into the temporary table, `stage` a few of them as a JSON list;
     `make` makes the rows of a meeting place exist, whole, and notes the ones it made; `meet` locks
     the others in key order and notes their old images; `ask` answers the few rows that are not
     older than the batch; `insert` (of a child) and `update` (of the meeting place) write what is
@@ -56,8 +57,10 @@ class ViewStatements:
 
     view: StreamView
     staged: str
+    staged_columns: tuple[str, ...]
     staged_kinds: tuple[str, ...]
     copy: str
+    stage: str
     make: str | None
     meet: str | None
     count: str | None
@@ -79,10 +82,15 @@ class AggregateStatements:
 
 @dataclass(frozen=True, slots=True)
 class Statements:
-    """All SQL of a batch in one build. `temporary` makes the connection's temporary tables."""
+    """All SQL of a batch in one build.
+
+    `temporary` makes the connection's temporary tables; `delete` and `truncate` empty them.
+    """
 
     build: str
     temporary: tuple[str, ...]
+    delete: tuple[str, ...]
+    truncate: tuple[str, ...]
     parents: tuple[ViewStatements, ...]
     children: tuple[ViewStatements, ...]
     aggregates: tuple[AggregateStatements, ...]
@@ -104,6 +112,8 @@ def statements(build: str, catalogue: Catalogue, forms: Mapping[str, EventForm])
     return Statements(
         build=build,
         temporary=tuple(maker.temporary()),
+        delete=tuple(f"DELETE FROM {name}" for name in maker.temporary_names()),
+        truncate=(f"TRUNCATE {', '.join(maker.temporary_names())}",),
         parents=tuple(maker.parent(view) for view in parents),
         children=tuple(maker.child(view) for view in below),
         aggregates=tuple(maker.aggregate(aggregate) for aggregate in catalogue.aggregates),
@@ -146,24 +156,28 @@ class _Maker:
     # Temporary tables: what is staged, and what was met under lock.
 
     def temporary(self) -> list[str]:
-        made = [self._staged_table(view) for view in self._catalogue.stream_views]
-        made += [
-            self._met_table(view) for view in self._catalogue.stream_views if self._meets(view)
+        # Not ON COMMIT DELETE ROWS: that truncates every one of them at every commit, and takes
+        # longer than a commit of a few rows.
+        return [
+            f"CREATE TEMPORARY TABLE IF NOT EXISTS {name} ({columns})"
+            for name, columns in self._temporary().items()
         ]
-        made += [
-            self._temporary(
-                f"buried_{view.name}",
-                'key text COLLATE "C", partition int4, "offset" int8, recorded_ms int8',
-            )
-            for view in self._catalogue.stream_views
-            if view.hides
-        ]
+
+    def temporary_names(self) -> list[str]:
+        return list(self._temporary())
+
+    def _temporary(self) -> dict[str, str]:
+        made = {f"staged_{v.name}": self._staged_columns(v) for v in self._catalogue.stream_views}
+        for view in self._catalogue.stream_views:
+            if self._meets(view):
+                made[f"met_{view.name}"] = self._met_columns(view)
+            if view.hides:
+                made[f"buried_{view.name}"] = (
+                    'key text COLLATE "C", partition int4, "offset" int8, recorded_ms int8'
+                )
         return made
 
-    def _temporary(self, name: str, columns: str) -> str:
-        return f"CREATE TEMPORARY TABLE IF NOT EXISTS {name} ({columns}) ON COMMIT DELETE ROWS"
-
-    def _staged_table(self, view: StreamView) -> str:
+    def _staged_columns(self, view: StreamView) -> str:
         form = self._form(view)
         collations = {name: ' COLLATE "C"' for name in view.key if self._is_text(view, name)}
         columns = [
@@ -171,12 +185,12 @@ class _Maker:
             for name, kind in zip(form.columns, form.kinds, strict=True)
         ]
         columns += [f"{name} {kind}" for name, kind in SOURCE_COLUMNS]
-        return self._temporary(f"staged_{view.name}", ", ".join([*columns, "lowest_version int8"]))
+        return ", ".join([*columns, "lowest_version int8"])
 
-    def _met_table(self, view: StreamView) -> str:
+    def _met_columns(self, view: StreamView) -> str:
         kept = (*view.key, *self._image(view))
         columns = ", ".join(f"{quoted(n)} {self._kind(view, n)}" for n in kept)
-        return self._temporary(f"met_{view.name}", f"made bool NOT NULL, {columns}")
+        return f"made bool NOT NULL, {columns}"
 
     def _is_text(self, view: StreamView, name: str) -> bool:
         return getattr(view.table.c[name].type, "collation", None) is not None
@@ -246,11 +260,17 @@ class _Maker:
         columns = [*form.columns, *(name for name, _ in SOURCE_COLUMNS), "lowest_version"]
         kinds = (*form.kinds, *(kind for _, kind in SOURCE_COLUMNS), "int8")
         staged = f"staged_{view.name}"
+        typed = ", ".join(f"{quoted(n)} {k}" for n, k in zip(columns, kinds, strict=True))
         return ViewStatements(
             view=view,
             staged=staged,
+            staged_columns=tuple(map(str, columns)),  # plain texts, whatever SQLAlchemy keeps
             staged_kinds=kinds,
             copy=f"COPY {staged} ({_names(columns)}) FROM STDIN (FORMAT BINARY)",
+            stage=(
+                f"INSERT INTO {staged} ({_names(columns)}) SELECT {_names(columns)}"
+                f" FROM json_to_recordset(%s::json) AS r ({typed})"
+            ),
             ask=self._ask(view),
             **parts,
         )

@@ -44,10 +44,10 @@ MUTANTS: Final = (
         name="position-before-rows",
         bug="the position is committed before the rows, in a transaction of its own",
         file="ingest/write.py",
-        old="            changed = _change_rows(connection, statements, folded)\n        _expect",
+        old="            changed = _change_rows(connection, statements, folded)\n            if",
         new="        _expect_hit(fences)\n        connection.commit()\n"
-        "        stage(connection, statements, folded)\n        with connection.pipeline():\n"
-        "            changed = _change_rows(connection, statements, folded)\n        _expect",
+        "        with connection.pipeline():\n"
+        "            changed = _change_rows(connection, statements, folded)\n            if",
         test=f"{_KILLED}::test_a_failure_at_any_step_is_waited_out",
     ),
     Mutant(
@@ -625,6 +625,23 @@ MUTANTS: Final = (
         new="                run_all(connection, ddl.roll_up(view, build.name)[1:])\n",
         test=f"{_REBUILD}/test_killed.py"
         "::test_payments_that_come_when_their_orders_are_written_are_summed_all_the_same",
+    ),
+    Mutant(
+        name="hidden-for-ever-in-bulk",
+        bug="a rebuild leaves an order hidden that came back in a later batch",
+        file="ingest/statements.py",
+        old="""changed.append(f"visible = NOT {self._is_buried(view, 'excluded', '')}")""",
+        new="pass",
+        test=f"{_REBUILD}/test_hidden.py::test_hidden_orders_are_the_same_in_both_builds",
+    ),
+    Mutant(
+        name="staged-and-never-emptied",
+        bug="what a batch has met is still there for the next one, and counts again",
+        file="ingest/connect.py",
+        old="        if not full:\n            return self.statements.delete\n",
+        new="        if not full:\n            return ()\n",
+        test="tests/integration/ingest/test_staging.py"
+        "::test_each_batch_counts_once_however_it_is_staged",
     ),
     Mutant(
         name="met-and-not-locked",

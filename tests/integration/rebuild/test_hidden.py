@@ -4,11 +4,12 @@ import json
 import random
 import threading
 
+import pytest
 from confluent_kafka import Producer
 from typer.testing import CliRunner
 
 from cli.main import app
-from rebuild import run
+from rebuild import builder, run
 from rebuild.report import Options
 from tests.fixtures.content import Writer, order_content
 from tests.fixtures.databases import Database
@@ -35,6 +36,9 @@ STORIES: dict[str, tuple[bool, tuple[Told, ...]]] = {
     "only-removed": (False, ((1, None, 1),)),
 }
 """By order: whether it is shown in the end, and what was told of it."""
+
+
+FEW = 3
 
 
 def tell(log: Log, *, backwards: bool) -> None:
@@ -70,7 +74,7 @@ def shown(database: Database, build: str) -> set[str]:
 
 
 def test_hidden_orders_are_the_same_in_both_builds(
-    log: Log, shop: Database, watcher: Watcher
+    log: Log, shop: Database, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, stop = log.settings(shop), threading.Event()
     expected = {name for name, (is_shown, _) in STORIES.items() if is_shown}
@@ -82,6 +86,9 @@ def test_hidden_orders_are_the_same_in_both_builds(
     assert report.ok, report.result
     assert shown(shop, report.build) == expected
     assert content(shop, report.build) == content(shop, "build_1")
+    monkeypatch.setattr(builder, "BULK_ROWS", FEW)  # a story in one batch is another one in several
+    few = settings.model_copy(update={"batch_rows": FEW})
+    assert run.verify(few, Options(), watcher, stop).ok
     with worker(settings):  # the same again, the other way round
         tell(log, backwards=False)
         wait_until_live_includes(shop, log.end())

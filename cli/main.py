@@ -45,6 +45,8 @@ class _Commands(TyperGroup):
         """Run the command. typer.Exit carries the code."""
         try:
             return super().invoke(ctx)
+        except (typer.Exit, typer.Abort):
+            raise
         except Exception as error:
             told = import_module("cli.failures").told(error)
             if told is None:

@@ -35,7 +35,9 @@ SELECT set_config('statement_timeout', '60s', false),
        set_config('work_mem', '64MB', false)
 """
 
-_ROOM_ROWS = 2_000
+_ROOM_ROWS = 5_000
+"""Rows whose room is left taken in temporary tables: pages to read for every batch, against new
+entries in the catalogue each time."""
 
 Row = tuple[Any, ...]
 
@@ -96,11 +98,11 @@ class Session:
         To delete what the batch before left is quick and leaves its room taken; to truncate frees
         it, and takes as long as to write a small batch. So room for some thousand rows is left.
         """
-        full, self._staged = self._staged > _ROOM_ROWS, self._staged + rows
-        if not full:
-            return self.statements.delete
-        self._staged = rows
-        return self.statements.truncate
+        if self._staged > _ROOM_ROWS:
+            self._staged = rows
+            return self.statements.truncate
+        self._staged += rows
+        return self.statements.delete
 
     @property
     def is_open(self) -> bool:

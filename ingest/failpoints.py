@@ -43,10 +43,11 @@ POINTS = (
 """All points, in the order in which a batch passes them; those of a rebalance and of the outbox
 last.
 
-A poll without records passes nothing. `after-begin` is before the first row is staged (within COPY,
-where there are many), `after-upsert` within the pipeline (sent, not answered), `after-aggregates`
-behind it: every fence was read as hit. `in-assign` has drawn epochs that are not committed;
-`in-revoke` has waited for the batch in hand; `in-outbox` has sent dead letters and not noted it.
+A poll without records passes nothing. `after-begin` is before the first row is staged, within COPY
+where there are many; `after-upsert` within the pipeline (sent, not answered), and so are the two
+before it where there are few; `after-aggregates` behind it: every fence was read as hit.
+`in-assign` has drawn epochs that are not committed; `in-revoke` has waited for the batch in hand;
+`in-outbox` has sent dead letters and not noted it.
 """
 KILL, STOP, FAIL = "kill", "stop", "fail"
 ACTIONS = (KILL, STOP, FAIL)

@@ -110,8 +110,8 @@ class Folded:
 
     @property
     def rows(self) -> int:
-        """How many rows of views are written at most."""
-        return sum(len(changes.events) for changes in self.changes.values())
+        """How many rows of views and tombstones are written at most."""
+        return sum(len(c.events) for c in self.changes.values()) + len(self.removals)
 
     def make_rows(self) -> None:
         """Make the rows of the winners now, and not when they are written."""

@@ -143,6 +143,44 @@ def quoted(name: str) -> str:
     return _DIALECT.identifier_preparer.quote(name)
 
 
+def hide_removed(build: str, view: StreamView) -> list[str]:
+    """What tombstones hide, from all of them: for rows that were written without a look at them.
+
+    Keys that have nothing but a tombstone get a row, as they do when events are applied one by one.
+    """
+    if not view.hides:
+        return []
+    removed = f"SELECT key FROM {build}.tombstones WHERE topic = '{view.stream.topic}'"
+    keys = _names(view.key)
+    return [
+        f"INSERT INTO {build}.{quoted(view.name)} ({keys}) {removed} GROUP BY key"
+        f" ON CONFLICT ({keys}) DO NOTHING",
+        _hide(build, view, removed),
+    ]
+
+
+def _hide(build: str, view: StreamView, keys: str) -> str:
+    key, buried = quoted(view.key[0]), _is_buried(build, view, "o", "")
+    return (
+        f"UPDATE {build}.{quoted(view.name)} o SET visible = NOT {buried}"
+        f" WHERE o.{key} IN ({keys}) AND o.version > 0 AND o.visible = {buried}"
+    )
+
+
+def _is_buried(build: str, view: StreamView, of: str, timestamp: str, row: str = "o") -> str:
+    """Whether a tombstone hides the event at `of`: a later one of its own partition, or one of
+    another partition whose Kafka timestamp is not earlier."""
+    recorded = f"{of}.source_recorded_at"
+    if timestamp:
+        recorded = f"{timestamp}({recorded} / 1000.0)"
+    return (
+        f"EXISTS (SELECT FROM {build}.tombstones b WHERE b.topic = '{view.stream.topic}'"
+        f" AND b.key = {row}.{quoted(view.key[0])} AND CASE"
+        f' WHEN b.partition = {of}.source_partition THEN b."offset" > {of}.source_offset'
+        f" ELSE b.recorded_at >= {recorded} END)"
+    )
+
+
 def _names(columns: tuple[str, ...] | list[str], of: str = "") -> str:
     return ", ".join(f"{of}{quoted(name)}" for name in columns)
 
@@ -231,16 +269,17 @@ class _Maker:
         )
 
     def _in_bulk(self, view: StreamView) -> ViewStatements:
-        """Without locks and old images: nobody sums yet, and whoever fills rolls up in the end."""
+        """Without a look at other rows: nobody reads or sums yet, and whoever fills the build rolls
+        up (`views.ddl.roll_up`) and hides (`hide_removed`) when all is in."""
         return self._view(
             view,
-            make=self._make_buried(view) if view.hides else None,
+            make=None,
             meet=None,
             count=None,
             insert=None,
             update=self._insert(view),
             bury=self._bury(view) if view.hides else None,
-            hide=self._hide(view) if view.hides else None,
+            hide=None,
         )
 
     def child(self, view: StreamView) -> ViewStatements:
@@ -444,7 +483,7 @@ class _Maker:
         pairs = list(zip(written, self._values(view, "s"), strict=True))
         changed = [f"{quoted(n)} = {v}" for n, v in pairs if n not in view.key]
         if view.hides:
-            changed.append(f"visible = NOT {self._is_buried(view, 's', 'to_timestamp')}")
+            changed.append(f"visible = NOT {_is_buried(self._build, view, 's', 'to_timestamp')}")
         return (
             f"UPDATE {self._table(view)} o SET {', '.join(changed)} FROM staged_{view.name} s"
             f" WHERE {self._on(view, 'o', 's')} AND o.version < s.version"
@@ -456,7 +495,7 @@ class _Maker:
         written = self._written(view)
         values = dict(zip(written, self._values(view, "s"), strict=True))
         if view.hides:
-            values["visible"] = f"NOT {self._is_buried(view, 's', 'to_timestamp', row='x')}"
+            values["visible"] = f"NOT {_is_buried(self._build, view, 's', 'to_timestamp', row='x')}"
         newer = f"s.{quoted(view.key[0])} IS NOT NULL"
         current = ", ".join(
             f"x.{quoted(name)}"
@@ -477,27 +516,6 @@ class _Maker:
             f" (n.newer OR ({_names(sums, 'o.')}) IS DISTINCT FROM ({_names(sums, 'r.')}))"
         )
 
-    def _make_buried(self, view: StreamView) -> str:
-        """A placeholder for each key of a tombstone that has no row yet."""
-        return (
-            f"INSERT INTO {self._table(view)} ({_names(view.key)})"
-            f" SELECT DISTINCT key FROM buried_{view.name} ORDER BY key"
-            f" ON CONFLICT ({_names(view.key)}) DO NOTHING"
-        )
-
-    def _is_buried(self, view: StreamView, of: str, timestamp: str, row: str = "o") -> str:
-        """Whether a tombstone hides the event at `of`: a later one of its own partition, or one of
-        another partition whose Kafka timestamp is not earlier."""
-        recorded = f"{of}.source_recorded_at"
-        if timestamp:
-            recorded = f"{timestamp}({recorded} / 1000.0)"
-        return (
-            f"EXISTS (SELECT FROM {self._build}.tombstones b WHERE b.topic = '{view.stream.topic}'"
-            f" AND b.key = {row}.{quoted(view.key[0])} AND CASE"
-            f' WHEN b.partition = {of}.source_partition THEN b."offset" > {of}.source_offset'
-            f" ELSE b.recorded_at >= {recorded} END)"
-        )
-
     def _bury(self, view: StreamView) -> str:
         return (
             f"INSERT INTO {self._build}.tombstones AS b"
@@ -509,31 +527,27 @@ class _Maker:
         )
 
     def _hide(self, view: StreamView) -> str:
-        key = quoted(view.key[0])
-        return (
-            f"UPDATE {self._table(view)} o SET visible = NOT {self._is_buried(view, 'o', '')}"
-            f" WHERE o.{key} IN (SELECT key FROM buried_{view.name}) AND o.version > 0"
-            f" AND o.visible = {self._is_buried(view, 'o', '')}"
-        )
+        return _hide(self._build, view, f"SELECT key FROM buried_{view.name}")
 
     def _insert(self, view: StreamView) -> str:
-        """Rows that are new or newer, with what their child's rows add up to by now. A row that is
-        made is buried by no tombstone but those of this batch, as in `make`."""
+        """Rows that are new or newer, with what their child's rows add up to by now; whatever
+        tombstones say, they are shown."""
         written, values = self._written(view), self._values(view, "s")
         rows = f"staged_{view.name} s"
         if view.rollup:
             names, sums = self._stored_sums(view, dict(zip(written, values, strict=True)))
             rows += f" CROSS JOIN LATERAL ({sums}) r"
             written, values = [*written, *names], [*values, *(f"r.{quoted(n)}" for n in names)]
-        changed = [f"{quoted(n)} = excluded.{quoted(n)}" for n in written if n not in view.key]
         if view.hides:
             written, values = [*written, "visible"], [*values, "true"]
-            changed.append(f"visible = NOT {self._is_buried(view, 'excluded', '')}")
+        changed = ", ".join(
+            f"{quoted(name)} = excluded.{quoted(name)}" for name in written if name not in view.key
+        )
         return (
             f"INSERT INTO {self._table(view)} AS o ({_names(written)})"
             f" SELECT {', '.join(values)} FROM {rows}"
             f" ORDER BY {_names(view.key, 's.')} ON CONFLICT ({_names(view.key)}) DO UPDATE"
-            f" SET {', '.join(changed)} WHERE o.version < excluded.version"
+            f" SET {changed} WHERE o.version < excluded.version"
         )
 
     # Aggregates.

@@ -39,7 +39,7 @@ from views.positions import Partition, PositionVector
 CHANNEL = "viewkeeper"
 """Where readers listen: the payload is the build and the position vector that moved."""
 _FEW_ROWS = 200
-"""Rows below which a batch is staged within the pipeline."""
+"""The most rows of a batch that is staged within the pipeline."""
 _MAX_PAYLOAD_BYTES = 7_900  # PostgreSQL takes less than 8,000
 
 
@@ -209,10 +209,9 @@ def _change_rows(connection: Connection[Row], statements: Statements, folded: Fo
     changed = _Changed([], [])
     if any(changes.events for changes in folded.changes.values()) or folded.removals:
         for view in statements.parents:
-            for sql in (view.make, view.meet):
-                if sql is not None:
-                    connection.execute(sql)
             if view.count is not None:
+                for sql in (view.make, view.meet):
+                    connection.execute(_known(sql))
                 changed.unmet.append(connection.execute(view.count))
         for view in statements.views:
             if folded.changes[view.view.name].events:
@@ -236,7 +235,8 @@ def _upsert(connection: Connection[Row], statements: Statements, folded: Folded)
             connection.execute(_known(parent.update))
         if parent.bury is not None and folded.removals:
             connection.execute(parent.bury)
-            connection.execute(_known(parent.hide))
+            if parent.hide is not None:
+                connection.execute(parent.hide)
 
 
 def _known(sql: str | None) -> str:

@@ -21,6 +21,7 @@ from ingest.claim import BrokerView
 from ingest.connect import connect
 from ingest.errors import Reason
 from ingest.operate import Build
+from ingest.statements import hide_removed
 from rebuild.builder import Letters
 from views import CATALOGUE, ddl
 from views.model import Aggregate
@@ -147,7 +148,7 @@ def lacking(connection: Connection[Row], build: Build) -> list[str]:
 
 
 def make_whole(dsn: str, connection: Connection[Row], build: Build, *, alone: bool) -> None:
-    """Roll up, sum the aggregates, make the indexes, let readers in: once, after the bulk.
+    """Roll up, hide, sum the aggregates, make the indexes, let readers in: once, after the bulk.
 
     Whoever still fills the build in bulk is fenced: it would leave sums behind. Every step may be
     done again after a kill. `alone`: whether it may use more than one processor.
@@ -166,6 +167,7 @@ def make_whole(dsn: str, connection: Connection[Row], build: Build, *, alone: bo
             begun = [at_once.submit(run, statements) for statements in meanwhile if alone]
             for view in CATALOGUE.stream_views:
                 run_all(connection, ddl.roll_up(view, build.name))
+                run_all(connection, hide_removed(build.name, view))
         for each in begun:
             each.result()
         for stage in (behind,) if alone else (meanwhile, behind):

@@ -13,8 +13,8 @@ CONTEXT: Final = multiprocessing.get_context("forkserver")
 _NEEDED: Final = "rebuild.bulk"
 
 
-def prepare(program: str = _NEEDED) -> None:
-    """Start the server, unless it runs. `program` is the module of the running program: each
-    process imports that too, unless the server has."""
-    CONTEXT.set_forkserver_preload([program, _NEEDED])
+def prepare(*programs: str) -> None:
+    """Start the server, unless it runs. `programs` are modules of the running program: each process
+    imports those too, unless the server has."""
+    CONTEXT.set_forkserver_preload([*programs, _NEEDED])
     forkserver.ensure_running()

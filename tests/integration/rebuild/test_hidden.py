@@ -89,6 +89,7 @@ def test_hidden_orders_are_the_same_in_both_builds(
     monkeypatch.setattr(builder, "BULK_ROWS", FEW)  # a story in one batch is another one in several
     few = settings.model_copy(update={"batch_rows": FEW})
     assert run.verify(few, Options(), watcher, stop).ok
+    assert run.verify(settings, Options(processes=2), watcher, stop).ok  # partitions apart
     with worker(settings):  # the same again, the other way round
         tell(log, backwards=False)
         wait_until_live_includes(shop, log.end())

@@ -346,9 +346,8 @@ MUTANTS: Final = (
         name="tombstone-forgotten",
         bug="an event that is older than a tombstone brings the row back",
         file="ingest/statements.py",
-        old='            f\' WHEN b.partition = {of}.source_partition THEN b."offset" > '
-        "{of}.source_offset'",
-        new="            f' WHEN b.partition = {of}.source_partition THEN false'",
+        old="f' WHEN b.partition = {of}.source_partition THEN b.\"offset\" > {of}.source_offset'",
+        new="f' WHEN b.partition = {of}.source_partition THEN false'",
         test=f"{_RULES}::test_a_tombstone_hides_an_order_and_keeps_its_version",
     ),
     Mutant(

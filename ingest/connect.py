@@ -7,7 +7,7 @@ concluded from it, and the position rows say what happened.
 
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -157,8 +157,7 @@ class Session:
                     refuse_unsafe(connection)
                 build = self._find_build(connection)
                 self._statements = statements(build, self._catalogue, self._forms)
-                for sql in self._statements.temporary:
-                    connection.execute(sql)
+                run_all(connection, self._statements.temporary)
                 connection.commit()
             except BaseException:
                 connection.close()
@@ -187,6 +186,12 @@ def connect(dsn: str, application: str) -> Connection[Row]:
         keepalives_count=3,
         tcp_user_timeout=30_000,
     )
+
+
+def run_all(connection: Connection[Row], statements: Iterable[str]) -> None:
+    """Execute statements that hold no parameters."""
+    for statement in statements:
+        connection.execute(statement)
 
 
 @contextmanager

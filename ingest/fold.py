@@ -106,7 +106,7 @@ class Folded:
     @property
     def moves_rows(self) -> bool:
         """Whether anything but positions is to be written."""
-        return bool(self.dead or self.removals or any(c.events for c in self.changes.values()))
+        return bool(self.dead or self.rows)
 
     @property
     def rows(self) -> int:

@@ -19,7 +19,7 @@ import orjson
 from psycopg import Connection, Cursor
 
 from ingest.claim import Observation, note_ends
-from ingest.connect import Session
+from ingest.connect import Session, run_all
 from ingest.errors import FencedError, TransientError
 from ingest.failpoints import (
     AFTER_AGGREGATES,
@@ -63,11 +63,11 @@ def write(
         statements = session.statements
         is_small = folded.rows <= _FEW_ROWS and not folded.removals
         if not is_small:
-            _empty(connection, session, folded)
+            run_all(connection, session.emptied(folded.rows))
             stage(connection, statements, folded)
         with connection.pipeline():
             if is_small and folded.rows:
-                _empty(connection, session, folded)
+                run_all(connection, session.emptied(folded.rows))
                 _stage_few(connection, statements, folded)
             reached(AFTER_STAGE)
             fences = _fence(connection, statements, folded, epochs)
@@ -100,17 +100,11 @@ def apply(connection: Connection[Row], statements: Statements, folded: Folded) -
     before with other content; every other event is in, or its row is newer. Errors are those of
     `psycopg`, and TransientError.
     """
-    for sql in statements.truncate:
-        connection.execute(sql)
+    run_all(connection, statements.truncate)
     stage(connection, statements, folded)
     with connection.pipeline():
         changed = _change_rows(connection, statements, folded)
     reclassify(folded, changed.stored())
-
-
-def _empty(connection: Connection[Row], session: Session, folded: Folded) -> None:
-    for sql in session.emptied(folded.rows):
-        connection.execute(sql)
 
 
 def stage(connection: Connection[Row], statements: Statements, folded: Folded) -> None:
@@ -207,7 +201,7 @@ class _Changed:
 def _change_rows(connection: Connection[Row], statements: Statements, folded: Folded) -> _Changed:
     """Meet, ask, upsert, sum, all of it staged before. Sent, not read yet."""
     changed = _Changed([], [])
-    if any(changes.events for changes in folded.changes.values()) or folded.removals:
+    if folded.rows:
         for view in statements.parents:
             if view.count is not None:
                 for sql in (view.make, view.meet):

@@ -4,7 +4,7 @@ Stands apart from the pages (`run.py`, `swap.py`) that decide when.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ import schemas
 import views
 from ingest import operate
 from ingest.claim import BrokerView
-from ingest.connect import connect
+from ingest.connect import connect, run_all
 from ingest.errors import Reason
 from ingest.operate import Build
 from ingest.statements import hide_removed
@@ -65,12 +65,6 @@ def take_one_processor(connection: Connection[Row]) -> None:
         connection,
         ("SET max_parallel_workers_per_gather = 0", "SET max_parallel_maintenance_workers = 0"),
     )
-
-
-def run_all(connection: Connection[Row], statements: Iterable[str]) -> None:
-    """Execute statements that hold no parameters."""
-    for statement in statements:
-        connection.execute(statement)
 
 
 def code_mark() -> str:

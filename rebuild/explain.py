@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
-from ingest.connect import Session, Target
+from ingest.connect import Session, Target, run_all
 from ingest.errors import BatchRefusedError, Fault, Reason
 from ingest.fold import fold
 from ingest.letters import Recorded
@@ -313,7 +313,7 @@ class _Replay:
         )
         stack.callback(self._session.close)
         with self._session.transaction() as connection:
-            builds.run_all(connection, ddl.create_tables(_TEMPORARY))
+            run_all(connection, ddl.create_tables(_TEMPORARY))
         self.rows: Images = {}
 
     def take(self, item: Item, letter: str | None) -> Step:

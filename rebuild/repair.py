@@ -17,7 +17,7 @@ from typing import Any, Final
 from psycopg import Connection
 from sqlalchemy import FromClause, Select, column, select, table, tuple_
 
-from ingest.connect import Session, Target
+from ingest.connect import Session, Target, run_all
 from ingest.consume import Log
 from ingest.decode import Decoder
 from ingest.errors import RefusedError, TransientError
@@ -188,7 +188,7 @@ class _Mend:
         self._written.clear()
         with self._session() as session:
             with session.transaction() as connection:
-                builds.run_all(connection, ddl.create_tables(_SCRATCH))
+                run_all(connection, ddl.create_tables(_SCRATCH))
                 self._write(connection, session, scan.below(before))
             with session.transaction() as connection:
                 for name, value in HOLD_LIMITS.items():

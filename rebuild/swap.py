@@ -17,7 +17,7 @@ from typing import Final
 import psycopg
 from psycopg import Connection, errors
 
-from ingest.connect import Target
+from ingest.connect import Target, run_all
 from ingest.errors import RefusedError, TransientError
 from ingest.operate import Build
 from ingest.settings import IngestSettings
@@ -317,7 +317,7 @@ def same_vector(one: Mapping[Partition, int], other: Mapping[Partition, int]) ->
 def point_people_views(connection: Connection[Row], build: str) -> None:
     """Let the SQL views for people show another build. People's queries hold them."""
     for view in CATALOGUE.views:
-        builds.run_all(connection, ddl.people_view(view, build=build))
+        run_all(connection, ddl.people_view(view, build=build))
 
 
 _CARRIED: Final = (

@@ -130,10 +130,10 @@ class Rollup:
     of the parent an SQL aggregate over the child's rows that share the parent's key. The parent's
     row is the meeting place of both streams: it is locked whenever either side of it changes.
 
-    `deferred`: only a change of the parent's own side locks and recomputes it, and whoever defers
-    it ends with `views.ddl.roll_up`. For the bulk of a build, where nobody reads it before. Without
-    the parent's lock two writers of one child's key (in two partitions) may each count an event as
-    applied of which one row is made.
+    `deferred`: only a change of the parent's own side recomputes it, nothing is locked for it, and
+    whoever defers it ends with `views.ddl.roll_up` and `ingest.statements.hide_removed`. For the
+    bulk of a build, where nobody reads it before. Without the parent's lock two writers of one
+    child's key (in two partitions) may each count an event as applied of which one row is made.
     """
 
     child: StreamView

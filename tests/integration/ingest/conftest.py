@@ -1,14 +1,17 @@
 """Workers on the shared servers; each is stopped with its test, whatever becomes of that."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
 
+from ingest.connect import Session
+from rebuild.builder import event_forms
 from tests.fixtures.contracts import SchemaIds, register
 from tests.fixtures.databases import Database
 from tests.integration.ingest.running import Worker, settings_of
+from views import CATALOGUE
 from views.positions import PositionVector
 
 StartWorker = Callable[..., Worker]
@@ -18,6 +21,13 @@ StartWorker = Callable[..., Worker]
 def ids(registry: str) -> SchemaIds:
     """The ids of every schema that hostile traffic is written with."""
     return register(registry)
+
+
+@pytest.fixture
+def session(database: Database) -> Iterator[Session]:
+    """A worker's session with this test's database."""
+    with closing(Session(database.dsn, catalogue=CATALOGUE, forms=event_forms())) as opened:
+        yield opened
 
 
 @pytest.fixture

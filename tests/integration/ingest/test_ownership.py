@@ -1,6 +1,5 @@
 """Ownership in the database: who may say how fresh a position is, and who is in the way."""
 
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,10 +12,8 @@ from ingest.claim import BrokerView, Claimed, Observation, claim, note_ends, obs
 from ingest.connect import APPLICATION, Session
 from ingest.errors import Fault, FencedError, Reason
 from ingest.fold import Advance, fold
-from ingest.form import form_of
 from ingest.records import Dead, Record
 from ingest.write import write
-from schemas import contracts
 from tests.fixtures.databases import Database
 from tests.integration.ingest.running import BUILD, query
 from views import CATALOGUE
@@ -25,16 +22,6 @@ from views.positions import Partition
 _BROKER = BrokerView(cluster_id="cluster", topic_id="topic", low=0, high=9)
 _OURS: Partition = ("orders", 0)
 _NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-
-
-@pytest.fixture
-def session(database: Database) -> Iterator[Session]:
-    forms = {
-        view.stream.topic: form_of(view, contracts.load(view.stream.contract).schema)
-        for view in CATALOGUE.stream_views
-    }
-    with closing(Session(database.dsn, catalogue=CATALOGUE, forms=forms)) as opened:
-        yield opened
 
 
 def _epoch(session: Session) -> int:

@@ -1,7 +1,5 @@
 """Staging: what a session leaves in its temporary tables, and what the next batch makes of it."""
 
-from collections.abc import Iterator
-from contextlib import closing
 from typing import Final
 
 import psycopg
@@ -13,10 +11,9 @@ from ingest.errors import BatchRefusedError
 from ingest.fold import Advance, Folded, fold
 from ingest.records import Event, Made, Record
 from ingest.write import write
-from rebuild.builder import VIEWS, event_forms
+from rebuild.builder import VIEWS
 from tests.fixtures.databases import Database
 from tests.integration.ingest.running import BUILD, query
-from views import CATALOGUE
 from views.positions import Partition
 
 _ORDERS: Final[Partition] = ("orders", 0)
@@ -25,12 +22,7 @@ FEW: Final = 150
 """Rows that are staged within the pipeline."""
 MANY: Final = 5_100
 """Rows that go by COPY, and leave more room behind than is left taken."""
-
-
-@pytest.fixture
-def session(database: Database) -> Iterator[Session]:
-    with closing(Session(database.dsn, catalogue=CATALOGUE, forms=event_forms())) as opened:
-        yield opened
+PAGE: Final = 8_192
 
 
 class Owner:
@@ -67,10 +59,7 @@ class Owner:
         return Event(record, (key,), 1, 7, Made([row]), 0)
 
 
-PAGE: Final = 8_192
-
-
-def pages(session: Session) -> int:
+def staged_bytes(session: Session) -> int:
     """How many bytes staged orders take, in whole pages."""
     with session.transaction() as connection:
         row = connection.execute("SELECT pg_relation_size('staged_orders')").fetchone()
@@ -98,7 +87,7 @@ def test_small_batches_leave_room_behind_only_for_a_while(session: Session) -> N
     sizes = []
     for _ in range(80):
         owner.write(FEW)
-        sizes.append(pages(session))
+        sizes.append(staged_bytes(session))
     assert max(sizes[40:]) <= max(sizes[:40])
     assert sizes[0] < max(sizes), "what is deleted keeps its room"
 
@@ -107,9 +96,9 @@ def test_a_large_batch_leaves_nothing_for_the_small_ones_behind_it(session: Sess
     owner = Owner(session)
     for _ in range(2):
         owner.write(MANY)
-    large = pages(session)
+    large = staged_bytes(session)
     owner.write(1)
-    assert (large > PAGE, pages(session)) == (True, PAGE)
+    assert (large > PAGE, staged_bytes(session)) == (True, PAGE)
 
 
 def test_a_batch_that_was_rolled_back_leaves_nothing_either(
@@ -122,5 +111,5 @@ def test_a_batch_that_was_rolled_back_leaves_nothing_either(
         owner.write(1, amount=10**18)
     assert isinstance(refused.value.__cause__, psycopg.DataError)
     owner.write(1)
-    assert pages(session) == PAGE
+    assert staged_bytes(session) == PAGE
     assert query(database.dsn, f"SELECT count(*) FROM {BUILD}.orders") == [(2 * MANY + 1,)]

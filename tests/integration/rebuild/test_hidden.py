@@ -3,6 +3,7 @@
 import json
 import random
 import threading
+from typing import Final
 
 import pytest
 from confluent_kafka import Producer
@@ -36,9 +37,8 @@ STORIES: dict[str, tuple[bool, tuple[Told, ...]]] = {
     "only-removed": (False, ((1, None, 1),)),
 }
 """By order: whether it is shown in the end, and what was told of it."""
-
-
-FEW = 3
+FEW: Final = 3
+"""Events of a batch: so few that no story is told in one."""
 
 
 def tell(log: Log, *, backwards: bool) -> None:

@@ -21,6 +21,8 @@ from views.positions import Partition
 Partitions = Collection[Partition]
 _KEPT_MOST: Final = 20_000
 """Records of a partition that are kept behind the end before it is held back."""
+_AT_END_S: Final = 0.01
+"""How long a poll waits when all was read: nothing is awaited, and what was read is being written."""
 
 
 def open_log(settings: IngestSettings) -> Log:
@@ -43,6 +45,7 @@ class Feed:
         self._until = dict(until)
         self._held: dict[Partition, deque[Record]] = {}
         self._full: set[Partition] = set()
+        self._begun: dict[Partition, int] = {}
         self.fenced = False
         self.assigned: Callable[[Partitions], None] = _ignore
         self.revoked: Callable[[Partitions], None] = _ignore
@@ -66,7 +69,7 @@ class Feed:
         ready = self._ready(limit)
         if ready:
             return ready
-        found = self._log.poll(limit, timeout_s)
+        found = self._log.poll(limit, timeout_s if self._is_more() else min(timeout_s, _AT_END_S))
         if not self._held and self._all_before_the_end(found):
             return found
         records = []
@@ -77,6 +80,11 @@ class Feed:
             else:
                 records.append(record)
         return records
+
+    def _is_more(self) -> bool:
+        """Whether there is anything to wait for: a partition that has not come to its end."""
+        read = self._begun | self._log.positions(self._begun)
+        return any(offset < self._end(partition) for partition, offset in read.items())
 
     def _all_before_the_end(self, records: Sequence[Record]) -> bool:
         """The usual case in bulk, by the last record of each partition."""
@@ -110,6 +118,7 @@ class Feed:
     def start(self, offsets: Mapping[Partition, int]) -> None:
         """Read these partitions from these offsets."""
         self._forget(offsets)
+        self._begun.update(offsets)
         self._log.start(offsets)
 
     def drop(self, partitions: Partitions) -> None:
@@ -121,6 +130,7 @@ class Feed:
         for partition in partitions:
             self._held.pop(partition, None)
             self._full.discard(partition)
+            self._begun.pop(partition, None)
 
     def pause(self, partitions: Partitions) -> None:
         """Hold these partitions back."""

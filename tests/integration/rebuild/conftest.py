@@ -8,12 +8,14 @@ from tests.fixtures.contracts import register
 from tests.fixtures.databases import Database, DatabaseServer
 from tests.fixtures.servers import Servers
 from tests.fixtures.topics import recreate_topics
+from tests.integration.rebuild import killed
 from tests.integration.rebuild.parts import Log, Watcher, wait_until_live_includes, worker
 
 
 @pytest.fixture(scope="package")
 def log(servers: Servers) -> Iterator[Log]:
     """Some 1,500 hostile records in 3 partitions of each topic."""
+    killed.prepare()
     recreate_topics(servers.kafka.bootstrap_servers, partitions=3)
     made = Log(
         servers.kafka.bootstrap_servers, servers.registry.url, register(servers.registry.url)

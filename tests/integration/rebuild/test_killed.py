@@ -14,7 +14,8 @@ from rebuild.pace import Pacer
 from rebuild.report import Options
 from tests.fixtures.content import Writer, order_content, payment_content
 from tests.fixtures.databases import Database
-from tests.integration.rebuild.killed import REBUILD, SHARES, kill
+from tests.integration.rebuild.dying import REBUILD, SHARES
+from tests.integration.rebuild.killed import kill
 from tests.integration.rebuild.parts import (
     Log,
     Watcher,

@@ -11,15 +11,8 @@ import pytest
 from rebuild import run
 from rebuild.report import Options
 from tests.fixtures.databases import Database
-from tests.integration.rebuild.killed import (
-    DROP,
-    REBUILD,
-    REPAIR,
-    STEPS,
-    VERIFY,
-    call,
-    kill,
-)
+from tests.integration.rebuild.dying import DROP, REBUILD, REPAIR, STEPS, VERIFY, call
+from tests.integration.rebuild.killed import kill
 from tests.integration.rebuild.parts import (
     Log,
     Watcher,

@@ -35,7 +35,7 @@ demo: $(READY) ## everything at work on this machine; SECONDS=30 stops by itself
 	exec $(BIN)/viewkeeper demo $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
 
 test: $(READY) ## all tests, on real servers
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(READY) ## format, lint, types, import contracts
 	$(BIN)/ruff format --check --quiet .

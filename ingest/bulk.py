@@ -23,6 +23,9 @@ _PAIRS = (np.uint64(0x007F007F007F007F), np.uint64(0x7F007F007F007F00), np.uint6
 _QUADS = (np.uint64(0x00003FFF00003FFF), np.uint64(0x3FFF00003FFF0000), np.uint64(2))
 _HALVES = (np.uint64(0x000000000FFFFFFF), np.uint64(0x0FFFFFFF00000000), np.uint64(4))
 _ONE = np.uint64(1)
+_ONES = np.uint64(0x0101010101010101)
+_TOP_BITS = np.array([0x8080808080808080 & ((1 << 8 * size) - 1) for size in range(9)], np.uint64)
+"""The top bits of the first so many bytes."""
 _MOST_DIGITS = 18
 """Digits that eight bytes hold, whatever they are."""
 MOST_ITEMS = 50
@@ -47,10 +50,6 @@ class Bulk:
         self._little: npt.NDArray[np.uint64] = np.ndarray((words,), "<u8", self.raw, strides=(1,))
         self._big: npt.NDArray[np.uint64] = np.ndarray((words,), ">u8", self.raw, strides=(1,))
         self._limit = len(self.raw) - len(_BEHIND) + 1
-        # How many bytes before each are NUL or beyond ASCII: texts that have none need no look.
-        odd = (self.bytes - np.uint8(1) >= 127).view(np.uint8)
-        self._odd = np.zeros(len(self.raw) + 1, np.int32)
-        np.cumsum(odd.astype(np.int32), out=self._odd[1:])
 
     def refuse(self, who: Ints, wrong: Flags) -> None:
         """Decline those that are wrong."""
@@ -102,10 +101,28 @@ class Bulk:
     def text(self, who: Ints, at: Ints, *, takes_nul: bool) -> tuple[Ints, Ints]:
         """Where each text begins and ends, checked to be UTF-8."""
         start, end = self.sized(who, at)
-        for place in np.flatnonzero(self._odd[end] != self._odd[start]):
+        for place in np.flatnonzero(self._odd(start, end)):
             if not _is_text(self.raw[start[place] : end[place]], takes_nul=takes_nul):
                 self.good[who[place]] = False
         return start, end
+
+    def _odd(self, start: Ints, end: Ints) -> Flags:
+        """Which texts hold a NUL or a byte beyond ASCII: the others need no look. Eight bytes of
+        each at a time."""
+        odd = np.zeros(len(start), np.bool_)
+        which, at, left = np.arange(len(start)), start, end - start
+        while len(which):
+            word = self._little[at]
+            # A byte less one: its top bit is set where it was NUL. That may borrow from bytes that
+            # follow, but then the text is odd anyhow.
+            found = ((word - _ONES) | word) & _TOP_BITS[np.minimum(left, 8)]
+            if found.any():
+                odd[which[found != 0]] = True
+            further = left > 8
+            if not further.all():  # most columns hold texts of one length
+                which, at, left = which[further], at[further], left[further]
+            at, left = at + 8, left - 8
+        return odd
 
     def decimal(self, who: Ints, at: Ints, digits: int) -> tuple[Ints, Ints]:
         """A number in two's complement, big-endian, of one to eight bytes and so many digits."""

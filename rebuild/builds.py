@@ -187,7 +187,7 @@ def _finishing(build: str) -> tuple[list[list[str]], list[list[str]]]:
     meanwhile, sums, indexes = [], [], []
     for view in CATALOGUE.views:
         made = ddl.create_indexes(build, of=view.name)
-        analyze = f"ANALYZE {build}.{view.name}"
+        analyze = ddl.analyze(view, build)
         if isinstance(view, Aggregate):
             empty = f"DELETE FROM {build}.{view.name}"
             sums.append([empty, ddl.fill(view, build), *made, analyze])

@@ -22,7 +22,7 @@ Partitions = Collection[Partition]
 _KEPT_MOST: Final = 20_000
 """Records of a partition that are kept behind the end before it is held back."""
 _AT_END_S: Final = 0.01
-"""How long a poll waits when all was read: nothing is awaited, and what was read is being written."""
+"""How long a poll waits when all was read: nothing more comes, and the rest is being written."""
 
 
 def open_log(settings: IngestSettings) -> Log:
@@ -69,9 +69,10 @@ class Feed:
         ready = self._ready(limit)
         if ready:
             return ready
-        found = self._log.poll(limit, timeout_s if self._is_more() else min(timeout_s, _AT_END_S))
-        if not self._held and self._all_before_the_end(found):
-            return found
+        is_more = any(offset < self._end(p) for p, offset in self._read_to().items())
+        found = self._log.poll(limit, timeout_s if is_more else min(timeout_s, _AT_END_S))
+        if not self._held and all(o <= self._end(p) for p, o in self._read_to().items()):
+            return found  # as most of a bulk: nothing to look at one by one
         records = []
         for record in found:
             partition = (record.topic, record.partition)
@@ -81,15 +82,9 @@ class Feed:
                 records.append(record)
         return records
 
-    def _is_more(self) -> bool:
-        """Whether there is anything to wait for: a partition that has not come to its end."""
-        read = self._begun | self._log.positions(self._begun)
-        return any(offset < self._end(partition) for partition, offset in read.items())
-
-    def _all_before_the_end(self, records: Sequence[Record]) -> bool:
-        """The usual case in bulk, by the last record of each partition."""
-        last = {(record.topic, record.partition): record.offset for record in records}
-        return all(offset < self._end(partition) for partition, offset in last.items())
+    def _read_to(self) -> dict[Partition, int]:
+        """The next offset of every partition that is read."""
+        return self._begun | self._log.positions(self._begun)
 
     def _keep(self, partition: Partition, record: Record) -> None:
         kept = self._held.setdefault(partition, deque())

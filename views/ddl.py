@@ -89,6 +89,17 @@ def create_indexes(build: str, *, of: str | None = None) -> list[str]:
     ]
 
 
+def analyze(view: View, build: str) -> str:
+    """Statistics of what a view is looked up by, all that a plan is chosen from. Those of the other
+    columns take as long again; autovacuum sees to them in its time."""
+    table = table_of(view, build)
+    looked_up = {"visible", *table.primary_key.columns.keys()}
+    for index in table.indexes:
+        looked_up.update(index.columns.keys())
+    columns = [column.name for column in table.columns if column.name in looked_up]
+    return f"ANALYZE {build}.{view.name} ({', '.join(columns)})"
+
+
 def grant_reading(
     build: str, names: Iterable[str], *, readers: Iterable[str] = (READER, CUSTOMER)
 ) -> list[str]:

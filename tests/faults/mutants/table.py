@@ -309,6 +309,15 @@ MUTANTS: Final = (
         new="        value: Ints = abs(word >> spare)\n",
         test=f"{_DECODE}::test_a_wrong_number_anywhere_is_found_in_a_crowd_too",
     ),
+    Mutant(
+        name="end-of-a-text-not-looked-at",
+        bug="in bulk, what follows the first eight bytes of a text may be no text",
+        file="ingest/bulk.py",
+        old="            further = left > 8\n",
+        new="            further = left > 99\n",
+        test="tests/unit/ingest/test_bulk.py"
+        "::test_texts_with_a_nul_or_beyond_ascii_are_found_wherever_it_is",
+    ),
     # Folding and writing.
     Mutant(
         name="last-of-equals-wins",

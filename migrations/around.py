@@ -114,10 +114,11 @@ def follow_catalogue(connection: Connection, grants: Iterable[Grant]) -> None:
     for build in builds:
         columns = _columns(connection, build)
         names = [view.name for view in CATALOGUE.views if view.name in columns]
-        _run(connection, grant_reading(build, names, readers=readers))
+        # Policies first, as in a rebuild: they lock the tables, and autovacuum out.
         for view in CATALOGUE.views:
             if CUSTOMER in readers and _is_whole(view, columns):
                 _run(connection, row_policies(view, build))
+        _run(connection, grant_reading(build, names, readers=readers))
         _forget_dropped(connection, build, columns)
         _make_known(connection, build, columns)
     live = live_build(connection)

@@ -167,7 +167,8 @@ def make_whole(dsn: str, connection: Connection[Row], build: Build, *, alone: bo
         for stage in (behind,) if alone else (meanwhile, behind):
             list(at_once.map(run, stage))
     with connection.transaction():
-        run_all(connection, ddl.grant_reading(build.name, [v.name for v in CATALOGUE.views]))
+        # Policies lock the tables, rights do not. The other way round, a table's autovacuum that
+        # began in between waits for our change of its row in pg_class, and we wait for its lock.
         for each_view in CATALOGUE.views:
             run_all(connection, ddl.row_policies(each_view, build.name))
             connection.execute(
@@ -175,6 +176,7 @@ def make_whole(dsn: str, connection: Connection[Row], build: Build, *, alone: bo
                 " ON CONFLICT DO NOTHING",
                 (build.number, each_view.name),
             )
+        run_all(connection, ddl.grant_reading(build.name, [v.name for v in CATALOGUE.views]))
 
 
 def _finishing(build: str) -> tuple[list[list[str]], list[list[str]]]:

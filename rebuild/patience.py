@@ -22,6 +22,8 @@ _PAUSE_S: Final = 1.0
 _AWAY: Final = (psycopg.InterfaceError, KafkaException, RegistryUnavailableError, TimeoutError)
 _GOING_DOWN: Final = ("57P01", "57P02", "57P03")
 """SQLSTATE of a server that ends its sessions, crashes or starts."""
+_GAVE_WAY: Final = "40P01"
+"""SQLSTATE of a deadlock: somebody had to be ended, and what we did may all be done again."""
 
 
 class Patience:
@@ -57,14 +59,14 @@ class Patience:
 
 
 def is_outage(error: BaseException | None) -> bool:
-    """Whether a server is away, as the error or what caused it tells."""
+    """Whether a server is away or gave way to somebody, as the error or what caused it tells."""
     if error is None:
         return False
     if isinstance(error, _AWAY):
         return True
     if isinstance(error, psycopg.OperationalError):
         state = error.sqlstate
-        return state is None or state.startswith("08") or state in _GOING_DOWN
+        return state is None or state.startswith("08") or state in (*_GOING_DOWN, _GAVE_WAY)
     return is_outage(error.__cause__)
 
 

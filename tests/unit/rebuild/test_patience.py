@@ -23,6 +23,7 @@ OUTAGES = [
     psycopg.OperationalError("server closed the connection unexpectedly"),
     psycopg.errors.AdminShutdown("terminating connection"),
     psycopg.errors.CannotConnectNow("the database system is starting up"),
+    psycopg.errors.DeadlockDetected("deadlock detected"),
     psycopg.InterfaceError("the connection is closed"),
     caused_by(psycopg.OperationalError("connection refused")),
     caused_by(KafkaException(KafkaError(KafkaError._TRANSPORT))),

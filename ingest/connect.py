@@ -92,7 +92,7 @@ class Session:
         assert self._statements is not None, "the session is not open"
         return self._statements
 
-    def emptied(self, rows: int) -> tuple[str, ...]:
+    def emptied(self, rows: int) -> str:
         """The SQL that empties the temporary tables before so many rows are staged.
 
         To delete what the batch before left is quick and leaves its room taken; to truncate frees

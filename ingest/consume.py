@@ -34,6 +34,9 @@ _CANNOT_READ_ON = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE
 
 SAID_AGAIN_S = 5.0
 """How often the client's same problem is told."""
+GROUP_TOLD_S = 1.0
+"""How often the group is told where we are. After every batch, it takes the broker as long as to
+serve what is read."""
 Partitions = Collection[Partition]
 
 
@@ -57,6 +60,8 @@ class Log:
         self._topics = tuple(catalogue.topics)
         self._whole = {s.topic for s in catalogue.streams if not s.compactable}
         self._started: set[Partition] = set()
+        self._untold: dict[Partition, int] = {}
+        self._told_at_s = 0.0
         self.assigned: Callable[[Partitions], None] = _ignore
         self.revoked: Callable[[Partitions], None] = _ignore
         self.lost: Callable[[Partitions], None] = _ignore
@@ -73,6 +78,8 @@ class Log:
 
     def poll(self, limit: int, timeout_s: float) -> list[Record]:
         """Records as soon as there are some, at most `limit`; none after `timeout_s`."""
+        if self._untold and time.monotonic() - self._told_at_s >= GROUP_TOLD_S:
+            self._tell_group()
         first = self._consumer.poll(timeout_s)
         if first is None:
             return []
@@ -132,9 +139,14 @@ class Log:
         return {(tp.topic, tp.partition): tp.offset for tp in found if tp.offset >= 0}
 
     def commit_async(self, offsets: Mapping[Partition, int]) -> None:
-        """Tell the group where we are, for lag tools; nothing rests on it."""
+        """Tell the group where we are, for lag tools: within a second, or when we leave it. Nothing
+        rests on it."""
+        self._untold.update(offsets)
+
+    def _tell_group(self) -> None:
+        untold, self._untold, self._told_at_s = self._untold, {}, time.monotonic()
         try:
-            self._consumer.commit(offsets=_positions(offsets), asynchronous=True)
+            self._consumer.commit(offsets=_positions(untold), asynchronous=True)
         except KafkaException as error:
             _log.info("group offsets not committed", error=str(error))
 
@@ -220,6 +232,8 @@ class Log:
 
     def close(self) -> None:
         """Leave the group. The callbacks run once more."""
+        if self._untold:
+            self._tell_group()
         self._consumer.close()
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -229,10 +243,13 @@ class Log:
 
     def _on_revoke(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self.revoked(_names(partitions))
+        if self._untold:
+            self._tell_group()
         self._let_go(partitions)
 
     def _on_lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self.lost(_names(partitions))
+        self._untold.clear()
         self._let_go(partitions)
 
     def _let_go(self, partitions: list[TopicPartition]) -> None:

@@ -63,7 +63,6 @@ class ViewStatements:
     stage: str
     make: str | None
     meet: str | None
-    count: str | None
     ask: str
     insert: str | None
     update: str | None
@@ -84,13 +83,14 @@ class AggregateStatements:
 class Statements:
     """All SQL of a batch in one build.
 
-    `temporary` makes the connection's temporary tables; `delete` and `truncate` empty them.
+    `temporary` makes the connection's temporary tables; `delete` and `truncate` empty them. `fence`
+    takes a JSON list of positions, moves those that are still ours, and returns which they were.
     """
 
     build: str
     temporary: tuple[str, ...]
-    delete: tuple[str, ...]
-    truncate: tuple[str, ...]
+    delete: str
+    truncate: str
     parents: tuple[ViewStatements, ...]
     children: tuple[ViewStatements, ...]
     aggregates: tuple[AggregateStatements, ...]
@@ -112,23 +112,12 @@ def statements(build: str, catalogue: Catalogue, forms: Mapping[str, EventForm])
     return Statements(
         build=build,
         temporary=tuple(maker.temporary()),
-        delete=tuple(f"DELETE FROM {name}" for name in maker.temporary_names()),
-        truncate=(f"TRUNCATE {', '.join(maker.temporary_names())}",),
+        delete=_delete_all(maker.temporary_names()),
+        truncate=f"TRUNCATE {', '.join(maker.temporary_names())}",
         parents=tuple(maker.parent(view) for view in parents),
         children=tuple(maker.child(view) for view in below),
         aggregates=tuple(maker.aggregate(aggregate) for aggregate in catalogue.aggregates),
-        fence=(
-            f"UPDATE {build}.positions SET next_offset = %(end)s,"
-            " leader_epoch = greatest(leader_epoch, %(leader_epoch)s),"
-            " last_event_at = coalesce(to_timestamp(%(last_event_ms)s / 1000.0), last_event_at),"
-            " complete_as_of = greatest(complete_as_of, %(complete_as_of)s),"
-            " stopped_reason = coalesce(%(stopped_reason)s, stopped_reason),"
-            " applied = applied + %(applied)s, superseded = superseded + %(superseded)s,"
-            " duplicates = duplicates + %(duplicates)s, tombstones = tombstones + %(tombstones)s,"
-            " dead = dead + %(dead)s"
-            " WHERE topic = %(topic)s AND partition = %(partition)s"
-            " AND next_offset = %(start)s AND owner_epoch = %(epoch)s"
-        ),
+        fence=_fence(build),
         count=(
             f"UPDATE {build}.positions SET applied = applied + %(applied)s,"
             " superseded = superseded + %(superseded)s, duplicates = duplicates + %(duplicates)s,"
@@ -136,6 +125,44 @@ def statements(build: str, catalogue: Catalogue, forms: Mapping[str, EventForm])
             " WHERE topic = %(topic)s AND partition = %(partition)s"
         ),
     )
+
+
+_GIVEN = (
+    'topic text, partition int4, start int8, "end" int8, epoch int8, last_event_ms int8,'
+    " leader_epoch int4, complete_as_of timestamptz, stopped_reason text, applied int8,"
+    " superseded int8, duplicates int8, tombstones int8, dead int8"
+)
+
+
+def _fence(build: str) -> str:
+    """One statement for all positions; their rows are locked one after the other, in order, or two
+    owners of the same partitions could wait for each other."""
+    own = f"{build}.positions"
+    return (
+        f"WITH given AS MATERIALIZED (SELECT * FROM json_to_recordset(%s::json) AS g ({_GIVEN})),"
+        f" held AS MATERIALIZED (SELECT p.topic, p.partition FROM {own} p JOIN given"
+        " USING (topic, partition) ORDER BY p.topic, p.partition FOR UPDATE OF p)"
+        f' UPDATE {own} SET next_offset = g."end",'
+        " leader_epoch = greatest(positions.leader_epoch, g.leader_epoch),"
+        " last_event_at = coalesce(to_timestamp(g.last_event_ms / 1000.0), last_event_at),"
+        " complete_as_of = greatest(positions.complete_as_of, g.complete_as_of),"
+        " stopped_reason = coalesce(g.stopped_reason, positions.stopped_reason),"
+        " applied = positions.applied + g.applied,"
+        " superseded = positions.superseded + g.superseded,"
+        " duplicates = positions.duplicates + g.duplicates,"
+        " tombstones = positions.tombstones + g.tombstones, dead = positions.dead + g.dead"
+        " FROM held JOIN given g USING (topic, partition)"
+        " WHERE positions.topic = held.topic AND positions.partition = held.partition"
+        " AND positions.next_offset = g.start AND positions.owner_epoch = g.epoch"
+        " RETURNING positions.topic, positions.partition"
+    )
+
+
+def _delete_all(tables: list[str]) -> str:
+    """One statement that empties them all."""
+    *others, last = tables
+    gone = ", ".join(f"of_{name} AS (DELETE FROM {name})" for name in others)
+    return f"WITH {gone} DELETE FROM {last}"
 
 
 def quoted(name: str) -> str:
@@ -261,7 +288,6 @@ class _Maker:
             view,
             make=self._make(view),
             meet=self._meet(view),
-            count=self._count(view),
             insert=None,
             update=self._update_rolled_up(view) if view.rollup else self._update(view),
             bury=self._bury(view) if view.hides else None,
@@ -275,7 +301,6 @@ class _Maker:
             view,
             make=None,
             meet=None,
-            count=None,
             insert=None,
             update=self._insert(view),
             bury=self._bury(view) if view.hides else None,
@@ -287,7 +312,6 @@ class _Maker:
             view,
             make=None,
             meet=self._old_images(view) if self._meets(view) else None,
-            count=None,
             insert=self._insert(view),
             update=None,
             bury=None,
@@ -443,13 +467,6 @@ class _Maker:
             f" SELECT false, {_names(kept, 'o.')} FROM (SELECT * FROM ({self._touched(view)}) t"
             f" WHERE {new} ORDER BY {_names(view.key)}) t"
             f" CROSS JOIN LATERAL {self._found(view, by='t', locked=True)} o"
-        )
-
-    def _count(self, view: StreamView) -> str:
-        """Keys that were touched and not met: none, unless a row vanished in between."""
-        return (
-            f"SELECT count(*) FROM ({self._touched(view)}) t WHERE NOT EXISTS"
-            f" (SELECT FROM met_{view.name} m WHERE {self._on(view, 'm', 't')})"
         )
 
     def _old_images(self, view: StreamView) -> str:

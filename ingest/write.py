@@ -19,7 +19,7 @@ import orjson
 from psycopg import Connection, Cursor
 
 from ingest.claim import Observation, note_ends
-from ingest.connect import Session, run_all
+from ingest.connect import Session
 from ingest.errors import FencedError, TransientError
 from ingest.failpoints import (
     AFTER_AGGREGATES,
@@ -34,6 +34,7 @@ from ingest.fold import COUNTERS, Changes, Folded, Stored, reclassify
 from ingest.letters import list_applied
 from ingest.records import Dead, Key, Row
 from ingest.statements import Statements, ViewStatements
+from views.model import StreamView
 from views.positions import Partition, PositionVector
 
 CHANNEL = "viewkeeper"
@@ -63,18 +64,18 @@ def write(
         statements = session.statements
         is_small = folded.rows <= _FEW_ROWS and not folded.removals
         if not is_small:
-            run_all(connection, session.emptied(folded.rows))
+            connection.execute(session.emptied(folded.rows))
             stage(connection, statements, folded)
         with connection.pipeline():
             if is_small and folded.rows:
-                run_all(connection, session.emptied(folded.rows))
+                connection.execute(session.emptied(folded.rows))
                 _stage_few(connection, statements, folded)
             reached(AFTER_STAGE)
-            fences = _fence(connection, statements, folded, epochs)
+            fence = _fence(connection, statements, folded, epochs)
             changed = _change_rows(connection, statements, folded)
             if session.target is None:
                 connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, _payload(session, folded)))
-        _expect_hit(fences)
+        _expect_hit(fence, folded)
         reached(AFTER_AGGREGATES)
         before = {partition: list(counts) for partition, counts in folded.counters.items()}
         if reclassify(folded, changed.stored()):
@@ -100,7 +101,7 @@ def apply(connection: Connection[Row], statements: Statements, folded: Folded) -
     before with other content; every other event is in, or its row is newer. Errors are those of
     `psycopg`, and TransientError.
     """
-    run_all(connection, statements.truncate)
+    connection.execute(statements.truncate)
     stage(connection, statements, folded)
     with connection.pipeline():
         changed = _change_rows(connection, statements, folded)
@@ -160,26 +161,19 @@ def _stage_removals(connection: Connection[Row], view: ViewStatements, folded: F
             copy.write_row(row)
 
 
-Fences = Mapping[Partition, Cursor[Row]]
-
-
 def _fence(
     connection: Connection[Row],
     statements: Statements,
     folded: Folded,
     epochs: Mapping[Partition, int],
-) -> Fences:
+) -> Cursor[Row]:
     """Advance the positions where they are still ours. Sent, not read yet."""
-    return {
-        partition: connection.execute(
-            statements.fence, _fence_values(folded, partition, epochs[partition])
-        )
-        for partition in sorted(folded.advances)
-    }
+    given = [_moved(folded, partition, epochs[partition]) for partition in folded.advances]
+    return connection.execute(statements.fence, (orjson.dumps(given).decode(),))
 
 
-def _expect_hit(fences: Fences) -> None:
-    lost = tuple(partition for partition, fence in fences.items() if fence.rowcount != 1)
+def _expect_hit(fence: Cursor[Row], folded: Folded) -> None:
+    lost = tuple(sorted(folded.advances.keys() - set(fence)))
     if lost:
         raise FencedError(lost)
 
@@ -188,13 +182,14 @@ def _expect_hit(fences: Fences) -> None:
 class _Changed:
     """What the statements of `_change_rows` answer, once they were read."""
 
-    unmet: list[Cursor[Row]]
+    met: list[tuple[int, Sequence[Cursor[Row]]]]
     asked: list[tuple[ViewStatements, Cursor[Row]]]
 
     def stored(self) -> dict[str, dict[Key, Stored]]:
         """Per view the stored rows that were not older than the batch."""
-        if any(cursor.fetchone() != (0,) for cursor in self.unmet):
-            raise TransientError("a row vanished between being found and being locked")
+        for touched, cursors in self.met:
+            if sum(cursor.rowcount for cursor in cursors) != touched:
+                raise TransientError("a row vanished between being found and being locked")
         return {view.view.name: _stored(view, cursor) for view, cursor in self.asked}
 
 
@@ -203,10 +198,9 @@ def _change_rows(connection: Connection[Row], statements: Statements, folded: Fo
     changed = _Changed([], [])
     if folded.rows:
         for view in statements.parents:
-            if view.count is not None:
-                for sql in (view.make, view.meet):
-                    connection.execute(_known(sql))
-                changed.unmet.append(connection.execute(view.count))
+            if view.make is not None:
+                met = [connection.execute(sql) for sql in (view.make, _known(view.meet))]
+                changed.met.append((len(_touched(view.view, folded)), met))
         for view in statements.views:
             if folded.changes[view.view.name].events:
                 changed.asked.append((view, connection.execute(view.ask)))
@@ -216,6 +210,20 @@ def _change_rows(connection: Connection[Row], statements: Statements, folded: Fo
             connection.execute(aggregate.add)
             connection.execute(aggregate.drop)
     return changed
+
+
+def _touched(view: StreamView, folded: Folded) -> set[Key]:
+    """The keys of a meeting place that a batch touches: by an event, by a child's, by a tombstone.
+
+    They are the ones that `ViewStatements.make` and `meet` find, each once.
+    """
+    touched: set[Key] = set(folded.changes[view.name].events)
+    if view.rollup is not None:
+        child = view.rollup.child
+        at = [child.key.index(name) for name in view.key]
+        touched.update(tuple(key[n] for n in at) for key in folded.changes[child.name].events)
+    touched.update((key,) for topic, key, _ in folded.removals if topic == view.stream.topic)
+    return touched
 
 
 def _upsert(connection: Connection[Row], statements: Statements, folded: Folded) -> None:
@@ -238,7 +246,8 @@ def _known(sql: str | None) -> str:
     return sql
 
 
-def _fence_values(folded: Folded, partition: Partition, epoch: int) -> dict[str, object]:
+def _moved(folded: Folded, partition: Partition, epoch: int) -> dict[str, object]:
+    """How a position moves, as the fence takes it."""
     advance = folded.advances[partition]
     return {
         "topic": partition[0],

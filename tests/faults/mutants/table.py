@@ -36,7 +36,7 @@ MUTANTS: Final = (
         name="no-fence",
         bug="a batch is committed though its fence hit nothing",
         file="ingest/write.py",
-        old="        _expect_hit(fences)\n",
+        old="        _expect_hit(fence, folded)\n",
         new="",
         test=f"{_OWNERSHIP}::test_a_batch_of_an_owner_that_was_replaced_leaves_nothing",
     ),
@@ -45,7 +45,7 @@ MUTANTS: Final = (
         bug="the position is committed before the rows, in a transaction of its own",
         file="ingest/write.py",
         old="            changed = _change_rows(connection, statements, folded)\n            if",
-        new="        _expect_hit(fences)\n        connection.commit()\n"
+        new="        _expect_hit(fence, folded)\n        connection.commit()\n"
         "        with connection.pipeline():\n"
         "            changed = _change_rows(connection, statements, folded)\n            if",
         test=f"{_KILLED}::test_a_failure_at_any_step_is_waited_out",
@@ -647,7 +647,7 @@ MUTANTS: Final = (
         bug="what a batch has met is still there for the next one, and counts again",
         file="ingest/connect.py",
         old="        return self.statements.delete\n",
-        new="        return ()\n",
+        new='        return "SELECT 1"\n',
         test="tests/integration/ingest/test_staging.py"
         "::test_each_batch_counts_once_however_it_is_staged",
     ),

@@ -32,7 +32,7 @@ OF_A_BATCH: Final = {
     **{
         f"{name} of {view.view.name}": sql
         for view in SQL.views
-        for name in ("make", "meet", "count", "ask", "insert", "update")
+        for name in ("make", "meet", "ask", "insert", "update")
         if (sql := getattr(view, name)) is not None
     },
     **{

@@ -7,6 +7,7 @@ look the same from one connection; a second one tells them apart.
 import asyncio
 import os
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -25,7 +26,7 @@ class Cut:
     it was us. With a pulse it is cut sooner where the server does not live.
     """
 
-    __slots__ = ("_connection", "_pulse", "_timeout_s", "_timers", "made")
+    __slots__ = ("_connection", "_pulse", "_timeout_s", "_timer", "made")
 
     def __init__(
         self, connection: Connection, timeout_s: float, pulse: "Pulse | None" = None
@@ -33,21 +34,30 @@ class Cut:
         self._connection = connection
         self._timeout_s = timeout_s
         self._pulse = pulse
-        self._timers: list[asyncio.TimerHandle] = []
+        self._timer: asyncio.TimerHandle | None = None
         self.made = False
 
     def __enter__(self) -> "Cut":
-        later = asyncio.get_running_loop().call_later
-        self._timers = [later(self._timeout_s, self.make)]
-        if self._pulse is not None:
-            self._timers.append(later(self._pulse.timeout_s, self._pulse.ask, self))
+        if self._pulse is None or self._pulse.timeout_s >= self._timeout_s:
+            self._later(self._timeout_s, self.make)
+        else:
+            self._later(self._pulse.timeout_s, self._long)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for timer in self._timers:
-            timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._pulse is not None:
             self._pulse.forget(self)
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, call)
+
+    def _long(self) -> None:
+        """It takes longer than usual. One timer until then: most never come here."""
+        assert self._pulse is not None
+        self._later(self._timeout_s - self._pulse.timeout_s, self.make)
+        self._pulse.ask(self)
 
     @property
     def closed(self) -> bool:

@@ -18,7 +18,7 @@ from rebuild import builds, compare, turn
 from rebuild.builds import Row
 from rebuild.report import Options, Report, Watcher
 from rebuild.switch import Switch
-from rebuild.work import Call
+from rebuild.work import Asked, Call
 
 
 def rebuild(
@@ -30,7 +30,7 @@ def rebuild(
     swap unless differences are accepted; the build is kept for the next call. An outage of the
     database is waited out, and the build goes on from its own positions.
     """
-    call = Call(settings, options, watcher, stop, "rebuild")
+    call = Call(Asked(settings, options, watcher, stop, "rebuild"))
 
     def work() -> Report:
         if call.was_switched():
@@ -59,7 +59,7 @@ def verify(
 
     An outage of the database is waited out.
     """
-    call = Call(settings, options, watcher, stop, "verify")
+    call = Call(Asked(settings, options, watcher, stop, "verify"))
 
     def work() -> Report:
         with call.work() as work:

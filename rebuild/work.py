@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
@@ -42,49 +42,53 @@ _SNAPSHOT_TIMEOUTS: Final = (
 """The first one is of PostgreSQL 17; before it a statement is bounded, and a pause between two."""
 
 
-class Call:
-    """One call of rebuild or verify, over all its tries: what was asked for, and what it began."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked for by a call, and by whom: `kind` is "rebuild" or "verify"."""
 
-    def __init__(
-        self,
-        settings: IngestSettings,
-        options: Options,
-        watcher: Watcher,
-        stop: threading.Event,
-        kind: str,
-    ) -> None:
-        self._settings = settings
-        self._options = options
-        self._watcher = watcher
-        self._stop = stop
-        self._kind = kind
-        self._dsn = settings.database_url.get_secret_value()
+    settings: IngestSettings
+    options: Options
+    watcher: Watcher
+    stop: threading.Event
+    kind: str
+
+    @property
+    def dsn(self) -> str:
+        """The owner's login."""
+        return self.settings.database_url.get_secret_value()
+
+
+class Call:
+    """One call of rebuild or verify, over all its tries, and the build that it has begun."""
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
         self._build: Build | None = None
-        self.patience = Patience(watcher.say, stop)
+        self.patience = Patience(asked.watcher.say, asked.stop)
         self.report = Report()
 
     @contextmanager
     def work(self) -> Iterator["Work"]:
         """The turn, what was looked at, and the build to fill."""
-        settings, watcher = self._settings, self._watcher
+        asked, settings = self._asked, self._asked.settings
         with (
-            turn.held(self._dsn, self._kind) as connection,
+            turn.held(asked.dsn, asked.kind) as connection,
             closing(open_log(settings)) as log,
-            ExitStack() as stack,
         ):
-            options = self._options if self._build is None else _going_on(self._options)
+            # What this call has begun itself is not thrown away by its next try.
+            from_scratch = asked.options.from_scratch and self._build is None
             checks.refuse_database(settings, connection)
             live = builds.live(connection)
-            checks.refuse_other_tables(connection, live, is_kept=self._kind == "rebuild")
-            start = checks.look(settings, log, accept_missing=options.accept_missing)
-            if not options.other_log:
+            checks.refuse_other_tables(connection, live, is_kept=asked.kind == "rebuild")
+            start = checks.look(settings, log, accept_missing=asked.options.accept_missing)
+            if not asked.options.other_log:
                 checks.refuse_other_log(connection, live, start.brokers)
             self.patience.well()
             self.report = report = Report(live=live.name, notes=start.notes)
-            found = _resumable(connection, self._kind, options, report, watcher)
+            found = _resumable(connection, asked, report, from_scratch=from_scratch)
             if found is None:
-                _refuse_no_room(connection, live, start, options, watcher)
-                found = builds.create(connection, _maker(self._kind))
+                _refuse_no_room(connection, live, start, asked)
+                found = builds.create(connection, _maker(asked.kind))
             self._build = found
             builds.begin_at(
                 connection,
@@ -92,25 +96,14 @@ class Call:
                 {p: (low, start.brokers[p]) for p, low in start.begins.items()},
             )
             report.build = found.name
-            yield Work(
-                settings,
-                options,
-                watcher,
-                self._stop,
-                connection,
-                live,
-                found,
-                start,
-                report,
-                self._kind,
-                stack,
-            )
+            with Work(asked, connection, live, found, start, report) as work:
+                yield work
 
     def was_switched(self) -> bool:
         """Whether an earlier try made its build live, and the answer to its commit was lost."""
         if self._build is None:
             return False
-        with builds.open_session(self._dsn, "swap") as connection:
+        with builds.open_session(self._asked.dsn, "swap") as connection:
             live = builds.live(connection)
             if live.number != self._build.number:
                 return False
@@ -118,41 +111,35 @@ class Call:
         return True
 
 
-def _going_on(options: Options) -> Options:
-    """The same, but what this call has begun itself is not thrown away."""
-    return replace(options, from_scratch=False)
-
-
 def _maker(kind: str) -> str:
     return f"{kind} {builds.code_mark()}"
 
 
 def _resumable(
-    connection: Connection[Row], kind: str, options: Options, report: Report, watcher: Watcher
+    connection: Connection[Row], asked: Asked, report: Report, *, from_scratch: bool
 ) -> Build | None:
     """The build that a call before this one left, if it may go on; others of its kind go."""
     for left in reversed(builds.unfinished(connection)):
-        mine = left.made_by.split(" ")[0] == kind
-        same = left.made_by == _maker(kind) and not options.from_scratch
+        mine = left.made_by.split(" ")[0] == asked.kind
+        same = left.made_by == _maker(asked.kind) and not from_scratch
         if mine and same and redriven.is_clean(connection, left.build.name):
             report.resumed = True
-            watcher.say(f"{left.build.name} was begun before: going on with it")
+            asked.watcher.say(f"{left.build.name} was begun before: going on with it")
             return left.build
         if mine or left.made_by.startswith("verify "):
-            why = "asked for" if options.from_scratch else "other code made it, or nobody needs it"
-            watcher.say(f"{left.build.name} was begun before and is dropped ({why})")
+            why = "asked for" if from_scratch else "other code made it, or nobody needs it"
+            asked.watcher.say(f"{left.build.name} was begun before and is dropped ({why})")
             builds.drop(connection, left.build)
     return None
 
 
-def _refuse_no_room(
-    connection: Connection[Row], live: Build, start: Start, options: Options, watcher: Watcher
-) -> None:
+def _refuse_no_room(connection: Connection[Row], live: Build, start: Start, asked: Asked) -> None:
     events = sum(broker.high for broker in start.brokers.values())
     needed = checks.room_needed_bytes(connection, live, events)
-    free = options.free_bytes if options.free_bytes is not None else _free_bytes(connection)
+    told = asked.options.free_bytes
+    free = told if told is not None else _free_bytes(connection)
     known = "not known from here" if free is None else f"{free / 1e9:,.1f} GB"
-    watcher.say(f"disk: about {needed / 1e9:,.2f} GB needed, free: {known}")
+    asked.watcher.say(f"disk: about {needed / 1e9:,.2f} GB needed, free: {known}")
     checks.refuse_full_disk(needed, free)
 
 
@@ -172,36 +159,35 @@ def _free_bytes(connection: Connection[Row]) -> int | None:
 
 
 class Work:
-    """One rebuild under way."""
+    """One rebuild under way. As a context manager it lets go of what it has opened."""
 
     def __init__(
         self,
-        settings: IngestSettings,
-        options: Options,
-        watcher: Watcher,
-        stop: threading.Event,
+        asked: Asked,
         connection: Connection[Row],
         live: Build,
         build: Build,
         start: Start,
         report: Report,
-        kind: str,
-        stack: ExitStack,
     ) -> None:
-        self._settings = settings
-        self._options = options
-        self._watcher = watcher
-        self._stop = stop
+        self._settings, self._options = asked.settings, asked.options
+        self._watcher, self._stop = asked.watcher, asked.stop
+        self._dsn = asked.dsn
         self.connection = connection
         self.live = live
         self.build = build
         self._start = start
         self.report = report
-        self._target = Target(build=build.name, keeps_dead=kind == "rebuild")
-        self._dsn = settings.database_url.get_secret_value()
-        self._stack = stack
+        self._target = Target(build=build.name, keeps_dead=asked.kind == "rebuild")
+        self._opened = ExitStack()
         self._builder: Builder | None = None
         self.proof: dict[Partition, int] | None = None
+
+    def __enter__(self) -> "Work":
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._opened.close()
 
     @property
     def _partitions(self) -> tuple[Partition, ...]:
@@ -273,7 +259,7 @@ class Work:
 
     def prove(self) -> None:
         """Stop exactly where the live build is in a snapshot, and compare every row."""
-        builder = self._builder = self._stack.enter_context(
+        builder = self._builder = self._opened.enter_context(
             Builder(self._settings, self._target, self._partitions, stop=self._stop)
         )
         with (

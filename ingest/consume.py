@@ -232,8 +232,6 @@ class Log:
 
     def close(self) -> None:
         """Leave the group. The callbacks run once more."""
-        if self._untold:
-            self._tell_group()
         self._consumer.close()
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:

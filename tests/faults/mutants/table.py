@@ -41,6 +41,22 @@ MUTANTS: Final = (
         test=f"{_OWNERSHIP}::test_a_batch_of_an_owner_that_was_replaced_leaves_nothing",
     ),
     Mutant(
+        name="fence-without-epoch",
+        bug="whoever stands at the right offset passes the fence, replaced or not",
+        file="ingest/statements.py",
+        old=" AND positions.next_offset = g.start AND positions.owner_epoch = g.epoch",
+        new=" AND positions.next_offset = g.start",
+        test=f"{_OWNERSHIP}::test_one_partition_that_is_lost_fences_all_and_is_named[epoch]",
+    ),
+    Mutant(
+        name="fence-without-offset",
+        bug="an owner passes the fence though its position was moved",
+        file="ingest/statements.py",
+        old=" AND positions.next_offset = g.start AND positions.owner_epoch = g.epoch",
+        new=" AND positions.owner_epoch = g.epoch",
+        test=f"{_OWNERSHIP}::test_one_partition_that_is_lost_fences_all_and_is_named[offset]",
+    ),
+    Mutant(
         name="position-before-rows",
         bug="the position is committed before the rows, in a transaction of its own",
         file="ingest/write.py",

@@ -1,8 +1,9 @@
 """Ownership in the database: who may say how fresh a position is, and who is in the way."""
 
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 import pytest
@@ -11,7 +12,7 @@ from ingest import claim as ownership
 from ingest.claim import BrokerView, Claimed, Observation, claim, note_ends, observe
 from ingest.connect import APPLICATION, Session
 from ingest.errors import Fault, FencedError, Reason
-from ingest.fold import Advance, fold
+from ingest.fold import Advance, Folded, fold
 from ingest.records import Dead, Record
 from ingest.write import write
 from tests.fixtures.databases import Database
@@ -68,20 +69,63 @@ def test_a_batch_notes_no_end_of_a_partition_that_it_does_not_move_and_lost(
     assert _seen(database.dsn) == (None, None)
 
 
+def _dead_in(partitions: Iterable[Partition]) -> Folded:
+    """A batch with the first record of each of these partitions, none of them an event."""
+    fault = Fault(Reason.BAD_MAGIC, "not framed")
+    return fold(
+        [Dead(Record(*p, 0, b"key", b"value", (), 0, 0), fault, None, 1) for p in partitions],
+        advances={partition: Advance(0, 1) for partition in partitions},
+        views={v.stream.topic: v.name for v in CATALOGUE.stream_views},
+    )
+
+
+def _stand(dsn: str) -> dict[Partition, tuple[int, int]]:
+    """Per partition its position, and how many dead records it counts."""
+    rows = query(dsn, f"SELECT topic, partition, next_offset, dead FROM {BUILD}.positions")
+    return {(topic, partition): (at, dead) for topic, partition, at, dead in rows}
+
+
+_SEVERAL: Final[tuple[Partition, ...]] = (("payments", 0), ("orders", 1), ("orders", 0))
+_TOPICS: Final = {"orders": "topic", "payments": "topic"}
+
+
+def _epochs(session: Session) -> Mapping[Partition, int]:
+    claimed = claim(session, dict.fromkeys(_SEVERAL, _BROKER))
+    return {place: found.epoch for place, found in claimed.items() if isinstance(found, Claimed)}
+
+
+def test_a_batch_moves_each_of_its_partitions(session: Session, database: Database) -> None:
+    write(session, _dead_in(_SEVERAL), epochs=_epochs(session), topic_ids=_TOPICS, ends={})
+    assert _stand(database.dsn) == dict.fromkeys(_SEVERAL, (1, 1))
+
+
+@pytest.mark.parametrize(
+    "lost",
+    ["owner_epoch = owner_epoch + 1", "next_offset = next_offset + 1"],
+    ids=["epoch", "offset"],
+)
+def test_one_partition_that_is_lost_fences_all_and_is_named(
+    lost: str, session: Session, database: Database
+) -> None:
+    epochs = _epochs(session)
+    one = "(topic, partition) = ('orders', 1)"
+    query(database.dsn, f"UPDATE {BUILD}.positions SET {lost} WHERE {one}")
+    before = _stand(database.dsn)
+    with pytest.raises(FencedError) as fenced:
+        write(session, _dead_in(_SEVERAL), epochs=epochs, topic_ids=_TOPICS, ends={})
+    assert fenced.value.partitions == (("orders", 1),)
+    assert _stand(database.dsn) == before
+    assert query(database.dsn, "SELECT id FROM ingest.dead_letters") == []
+
+
 def test_a_batch_of_an_owner_that_was_replaced_leaves_nothing(
     session: Session, database: Database
 ) -> None:
     """Rows are safe by their versions; dead letters and sums rest on the fence alone."""
     old = {_OURS: _epoch(session)}
     _epoch(session)
-    record = Record(*_OURS, 0, b"key", b"value", (), 0, 0)
-    folded = fold(
-        [Dead(record, Fault(Reason.BAD_MAGIC, "not framed"), schema_id=None, attempts=1)],
-        advances={_OURS: Advance(0, 1)},
-        views={v.stream.topic: v.name for v in CATALOGUE.stream_views},
-    )
     with pytest.raises(FencedError):
-        write(session, folded, epochs=old, topic_ids={"orders": "topic"}, ends={})
+        write(session, _dead_in([_OURS]), epochs=old, topic_ids=_TOPICS, ends={})
     assert query(database.dsn, "SELECT id FROM ingest.dead_letters") == []
     assert query(database.dsn, f"SELECT next_offset FROM {BUILD}.positions") == [(0,)]
 

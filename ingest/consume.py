@@ -101,11 +101,12 @@ class Log:
             self.must_stop((topic, partition))
 
     def start(self, offsets: Mapping[Partition, int]) -> None:
-        """Read these partitions from these offsets."""
+        """Read these partitions from these offsets, whether they were held back before or not."""
         self.drop([p for p in offsets if p in self._started])
-        self._consumer.incremental_assign(
-            [TopicPartition(t, p, offset) for (t, p), offset in sorted(offsets.items())]
-        )
+        starts = _positions(offsets)
+        self._consumer.incremental_assign(starts)
+        # A pause outlives the assignment that it was made in (librdkafka 2.16): nothing would come.
+        self._consumer.resume(starts)
         self._started |= offsets.keys()
 
     def drop(self, partitions: Iterable[Partition]) -> None:

@@ -135,13 +135,15 @@ _GIVEN = (
 
 
 def _fence(build: str) -> str:
-    """One statement for all positions; their rows are locked one after the other, in order, or two
-    owners of the same partitions could wait for each other."""
+    """One statement for all positions. The rows that it hits are locked one after the other, in
+    order, or two owners of the same partitions could wait for each other; what the update asks
+    again is of the row as it is once it is locked."""
     own = f"{build}.positions"
     return (
         f"WITH given AS MATERIALIZED (SELECT * FROM json_to_recordset(%s::json) AS g ({_GIVEN})),"
-        f" held AS MATERIALIZED (SELECT p.topic, p.partition FROM {own} p JOIN given"
-        " USING (topic, partition) ORDER BY p.topic, p.partition FOR UPDATE OF p)"
+        f" held AS MATERIALIZED (SELECT p.topic, p.partition FROM {own} p JOIN given g"
+        f" USING (topic, partition) WHERE {_is_ours('p')}"
+        " ORDER BY p.topic, p.partition FOR UPDATE OF p)"
         f' UPDATE {own} SET next_offset = g."end",'
         " leader_epoch = greatest(positions.leader_epoch, g.leader_epoch),"
         " last_event_at = coalesce(to_timestamp(g.last_event_ms / 1000.0), last_event_at),"
@@ -153,16 +155,19 @@ def _fence(build: str) -> str:
         " tombstones = positions.tombstones + g.tombstones, dead = positions.dead + g.dead"
         " FROM held JOIN given g USING (topic, partition)"
         " WHERE positions.topic = held.topic AND positions.partition = held.partition"
-        " AND positions.next_offset = g.start AND positions.owner_epoch = g.epoch"
+        f" AND {_is_ours('positions')}"
         " RETURNING positions.topic, positions.partition"
     )
 
 
+def _is_ours(row: str) -> str:
+    return f"{row}.next_offset = g.start AND {row}.owner_epoch = g.epoch"
+
+
 def _delete_all(tables: list[str]) -> str:
     """One statement that empties them all."""
-    *others, last = tables
-    gone = ", ".join(f"of_{name} AS (DELETE FROM {name})" for name in others)
-    return f"WITH {gone} DELETE FROM {last}"
+    gone = ", ".join(f"of_{name} AS (DELETE FROM {name})" for name in tables)
+    return f"WITH {gone} SELECT"
 
 
 def quoted(name: str) -> str:

@@ -22,8 +22,9 @@ _PAUSE_S: Final = 1.0
 _AWAY: Final = (psycopg.InterfaceError, KafkaException, RegistryUnavailableError, TimeoutError)
 _GOING_DOWN: Final = ("57P01", "57P02", "57P03")
 """SQLSTATE of a server that ends its sessions, crashes or starts."""
-_GAVE_WAY: Final = "40P01"
-"""SQLSTATE of a deadlock: somebody had to be ended, and what we did may all be done again."""
+_DEADLOCK: Final = "40P01"
+_DEADLOCKS_MOST: Final = 5
+"""How often what was ended for somebody else's sake is done again; more would be our own fault."""
 
 
 class Patience:
@@ -44,12 +45,15 @@ class Patience:
     def call(self, work: Callable[[], T]) -> T:
         """What `work` answers, in the end. Errors that are no outage are raised at once."""
         away_since: float | None = None
+        deadlocks = 0
         while True:
             began_at = time.monotonic()
             try:
                 return work()
             except (psycopg.Error, TransientError) as error:
-                if self._well_at is None or not is_outage(error):
+                deadlocks += is_deadlock(error)
+                again = is_outage(error) or (is_deadlock(error) and deadlocks <= _DEADLOCKS_MOST)
+                if self._well_at is None or not again:
                     raise
                 if away_since is None or self._well_at > began_at:
                     away_since = time.monotonic()
@@ -59,15 +63,22 @@ class Patience:
 
 
 def is_outage(error: BaseException | None) -> bool:
-    """Whether a server is away or gave way to somebody, as the error or what caused it tells."""
+    """Whether a server is away, as the error or what caused it tells."""
     if error is None:
         return False
     if isinstance(error, _AWAY):
         return True
     if isinstance(error, psycopg.OperationalError):
         state = error.sqlstate
-        return state is None or state.startswith("08") or state in (*_GOING_DOWN, _GAVE_WAY)
+        return state is None or state.startswith("08") or state in _GOING_DOWN
     return is_outage(error.__cause__)
+
+
+def is_deadlock(error: BaseException | None) -> bool:
+    """Whether the server ended us so that somebody else could go on."""
+    if error is None:
+        return False
+    return getattr(error, "sqlstate", None) == _DEADLOCK or is_deadlock(error.__cause__)
 
 
 def _first_line(error: BaseException) -> str:

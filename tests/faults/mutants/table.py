@@ -44,17 +44,26 @@ MUTANTS: Final = (
         name="fence-without-epoch",
         bug="whoever stands at the right offset passes the fence, replaced or not",
         file="ingest/statements.py",
-        old=" AND positions.next_offset = g.start AND positions.owner_epoch = g.epoch",
-        new=" AND positions.next_offset = g.start",
+        old=' AND {row}.owner_epoch = g.epoch"',
+        new='"',
         test=f"{_OWNERSHIP}::test_one_partition_that_is_lost_fences_all_and_is_named[epoch]",
     ),
     Mutant(
         name="fence-without-offset",
         bug="an owner passes the fence though its position was moved",
         file="ingest/statements.py",
-        old=" AND positions.next_offset = g.start AND positions.owner_epoch = g.epoch",
-        new=" AND positions.owner_epoch = g.epoch",
+        old="{row}.next_offset = g.start AND ",
+        new="",
         test=f"{_OWNERSHIP}::test_one_partition_that_is_lost_fences_all_and_is_named[offset]",
+    ),
+    Mutant(
+        name="held-back-for-ever",
+        bug="a partition that was held back, let go and started again is never read",
+        file="ingest/consume.py",
+        old="        self._consumer.resume(starts)\n",
+        new="",
+        test="tests/integration/ingest/test_reading.py"
+        "::test_what_was_held_back_and_let_go_is_read_when_it_is_started_again",
     ),
     Mutant(
         name="position-before-rows",
@@ -72,7 +81,7 @@ MUTANTS: Final = (
         file="ingest/connect.py",
         old="            self._connection = connection\n",
         new="            connection.autocommit = True\n            self._connection = connection\n",
-        test=f"{_RULES}::test_a_record_that_the_database_refuses_is_found_and_its_neighbours_land",
+        test=f"{_OWNERSHIP}::test_one_partition_that_is_lost_fences_all_and_is_named[epoch]",
     ),
     Mutant(
         name="read-uncommitted",
@@ -649,6 +658,14 @@ MUTANTS: Final = (
         new="                run_all(connection, ddl.roll_up(view, build.name)[1:])\n",
         test=f"{_REBUILD}/test_killed.py"
         "::test_payments_that_come_when_their_orders_are_written_are_summed_all_the_same",
+    ),
+    Mutant(
+        name="throttle-not-kept",
+        bug="a rebuild with a throttle goes as fast as it can",
+        file="rebuild/bulk.py",
+        old="    pacer = Pacer(halt, rate=load.rate)\n",
+        new="    pacer = Pacer(halt)\n",
+        test=f"{_REBUILD}/test_verify.py::test_a_throttle_bounds_the_rate",
     ),
     Mutant(
         name="shown-whatever-was-removed",

@@ -23,7 +23,6 @@ OUTAGES = [
     psycopg.OperationalError("server closed the connection unexpectedly"),
     psycopg.errors.AdminShutdown("terminating connection"),
     psycopg.errors.CannotConnectNow("the database system is starting up"),
-    psycopg.errors.DeadlockDetected("deadlock detected"),
     psycopg.InterfaceError("the connection is closed"),
     caused_by(psycopg.OperationalError("connection refused")),
     caused_by(KafkaException(KafkaError(KafkaError._TRANSPORT))),
@@ -68,6 +67,34 @@ def test_an_outage_is_waited_out_and_told_once(error: Exception, waiter: Waiter)
     assert waits.call(work) == "done"
     assert tries == 4
     assert len(said) == 1
+
+
+DEADLOCKS = [
+    psycopg.errors.DeadlockDetected("deadlock detected"),
+    caused_by(psycopg.errors.DeadlockDetected("deadlock detected")),
+]
+
+
+@pytest.mark.parametrize("error", DEADLOCKS, ids=repr)
+def test_what_a_deadlock_ended_is_done_again_but_not_for_ever(
+    error: Exception, waiter: Waiter
+) -> None:
+    waits, _, _ = waiter
+    tries = 0
+
+    def work(most: int) -> int:
+        nonlocal tries
+        tries += 1
+        waits.well()
+        if tries <= most:
+            raise error
+        return tries
+
+    assert waits.call(lambda: work(patience._DEADLOCKS_MOST)) == patience._DEADLOCKS_MOST + 1
+    tries = 0
+    with pytest.raises(type(error)):
+        waits.call(lambda: work(patience._DEADLOCKS_MOST + 1))
+    assert tries == patience._DEADLOCKS_MOST + 1
 
 
 @pytest.mark.parametrize("error", OTHERS, ids=repr)

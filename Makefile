@@ -6,7 +6,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-PACKAGES := api cli dev ingest migrations rebuild schemas tests views
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # Output is for the reader: with ARGS more goes to the program behind, as in
 # `make test ARGS="-k fence"`.
@@ -28,7 +27,7 @@ $(READY): requirements.lock pyproject.toml
 	$(PIP) install --no-compile --no-deps --no-build-isolation -e .
 	# On all processors, and once: where Python writes no bytecode by itself, every process that the
 	# tests start would compile its libraries anew, which takes longer than what most of them do.
-	-$(BIN)/python -m compileall -q -j 0 .venv/lib $(PACKAGES)
+	-$(BIN)/python -m compileall -q -j 0 .venv/lib $(dir $(wildcard */__init__.py))
 	touch $@
 
 demo: $(READY) ## everything at work on this machine; SECONDS=30 stops by itself

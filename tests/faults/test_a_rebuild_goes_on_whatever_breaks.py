@@ -141,7 +141,7 @@ def wrong(ground: Ground, build: str) -> list[str]:
 @pytest.mark.parametrize(
     ("orders", "rate", "live_per_s"),
     [
-        pytest.param(250, 110, 20, id="250-110"),
+        pytest.param(250, 80, 20, id="250-80"),
         pytest.param(4_000, 700, 50, id="4000-700", marks=pytest.mark.proof),
     ],
 )

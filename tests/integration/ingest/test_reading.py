@@ -3,19 +3,14 @@
 from contextlib import closing
 
 from ingest.consume import Log
-from ingest.settings import IngestSettings
+from rebuild.feed import open_log
 from tests.fixtures.contracts import SchemaIds
 from tests.fixtures.databases import Database
 from tests.fixtures.topics import FreshTopics
 from tests.fixtures.traffic import Traffic
 from tests.fixtures.waiting import eventually
 from tests.integration.ingest.running import WAIT_S, settings_of, tell
-from views import CATALOGUE
 from views.positions import Partition
-
-
-def open_log(settings: IngestSettings) -> Log:
-    return Log(settings.consumer_options(), settings.admin_options(), CATALOGUE)
 
 
 def read_to(log: Log, partition: Partition, end: int) -> None:
